@@ -1,0 +1,107 @@
+"""What happens after an attempt: one pure function of the outcome, the attempt, and the time left.
+
+Two kinds of failure differ in what they say about the request. `Busy` says nothing: the engine had no room, or
+is not there at all, so the request waits as long as the batch lives. `Broken` may be the request's own
+doing (it crashes the server, it never ends), so it counts, and after `limits.ATTEMPTS_MAX` it is an errored row.
+
+Backoff is exponential with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+The retry budget keeps a broken engine from being hit by more retries than work (SRE book, chapter 21).
+"""
+
+from typing import Literal, TypeAlias, assert_never
+
+import msgspec
+from msgspec.structs import replace
+
+from overnight import limits
+
+
+class Answered(msgspec.Struct, frozen=True, gc=False):
+    """A complete Message."""
+
+    message: bytes  # JSON, one line.
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """The request itself is at fault, trying again would not help: an errored row."""
+
+    status: int
+    type: str  # An API error type, as https://platform.claude.com/docs/en/api/errors lists them.
+    message: str
+    request_id: str | None = None  # The upstream's, if it gave one.
+
+
+class Busy(msgspec.Struct, frozen=True, kw_only=True):
+    """No room or nobody there (429, 503, 529, connection refused): try later, as often as it takes."""
+
+    reason: str  # For operators to read.
+    status: int = 529
+    retry_after_ms: int | None = None
+
+
+class Broken(msgspec.Struct, frozen=True, kw_only=True):
+    """The attempt failed in a way that the request may have caused (5xx, lost connection, timeout, nonsense)."""
+
+    reason: str
+    type: Literal["api_error", "timeout_error"] = "api_error"
+
+
+Outcome: TypeAlias = Answered | Refused | Busy | Broken
+
+
+class Record(msgspec.Struct, frozen=True):
+    """The outcome is final: write its result line."""
+
+    outcome: Answered | Refused
+
+
+class Again(msgspec.Struct, frozen=True):
+    """Try once more after `delay_ms`."""
+
+    delay_ms: int
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """How many retries an engine may be asked for now: a share of its first attempts, never below a floor."""
+
+    retries_left: float = limits.RETRY_BUDGET_FLOOR
+
+
+def after_first_attempt(budget: Budget) -> Budget:
+    """The budget after one more first attempt: each earns a fifth of a retry, up to a hundredfold floor."""
+    ceiling = 100 * limits.RETRY_BUDGET_FLOOR
+    return replace(budget, retries_left=min(ceiling, budget.retries_left + limits.RETRY_BUDGET_SHARE))
+
+
+def after_retry(budget: Budget) -> Budget:
+    """The budget after one retry was started."""
+    return replace(budget, retries_left=max(0.0, budget.retries_left - 1.0))
+
+
+def decide(outcome: Outcome, *, attempt: int, budget: Budget, jitter: float) -> Record | Again:
+    """What to do after attempt number `attempt` (from 1); `jitter` is a dice roll in [0, 1).
+
+    The caller drops an `Again` that lies beyond the batch's `expires_at`: the request then expires.
+    """
+    match outcome:
+        case Answered() | Refused():
+            return Record(outcome)
+        case Busy(retry_after_ms=asked):
+            return Again(_delay_ms(attempt, asked_ms=asked, budget=budget, jitter=jitter))
+        case Broken(reason=reason, type=error_type):
+            if attempt < limits.ATTEMPTS_MAX:
+                return Again(_delay_ms(attempt, asked_ms=None, budget=budget, jitter=jitter))
+            status = 504 if error_type == "timeout_error" else 500
+            return Record(Refused(status=status, type=error_type, message=f"{reason} ({attempt} attempts)"))
+        case _:
+            assert_never(outcome)
+
+
+def _delay_ms(attempt: int, *, asked_ms: int | None, budget: Budget, jitter: float) -> int:
+    doubled = limits.RETRY_DELAY_MS * 2 ** min(attempt - 1, 10)
+    longest = min(doubled, limits.RETRY_DELAY_MS_MAX)
+    if budget.retries_left < 1.0:  # Not fewer tries, but later ones: nothing is given up for the engine's sake.
+        longest = limits.RETRY_DELAY_MS_MAX
+    own = longest // 2 + int(jitter * (longest / 2))
+    asked = min(asked_ms or 0, limits.RETRY_AFTER_MS_MAX)
+    return max(own, asked + int(jitter * limits.RETRY_DELAY_MS))

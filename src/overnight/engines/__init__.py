@@ -1,0 +1,1 @@
+"""Params in, outcome out: one file per engine kind, one Protocol (`engine.Engine`) for all."""

@@ -1,0 +1,159 @@
+"""Every error we raise on purpose.
+
+OvernightError
+├── ApiError                the caller's fault, or a limit: one HTTP status, one error type
+│   ├── InvalidRequest      400 invalid_request_error
+│   ├── NotAuthenticated    401 authentication_error
+│   ├── NotFound            404 not_found_error
+│   ├── NoResults           404 not_found_error, `x-should-retry: false`
+│   ├── BodyTimeout         408 invalid_request_error
+│   ├── Conflict            409 conflict_error, `x-should-retry: false`
+│   ├── TooLarge            413 request_too_large
+│   ├── RateLimited         429 rate_limit_error, `retry-after`
+│   ├── EngineFailed        500 api_error (or 504 timeout_error)
+│   └── Overloaded          529 overloaded_error, `retry-after`
+├── UsageError              the operator's fault: a setting or flag that cannot work; refuse to start
+└── StoreError              the world broke: disk full, damaged or foreign data directory
+    ├── DirectoryInUse      a second server on one data directory
+    ├── DirectoryTooNew     written by a newer version
+    ├── DiskFull            nothing was acknowledged; retry when there is room
+    ├── ObjectMissing       a control row names an object that is gone
+    └── LeaseLost           a newer epoch owns the segment: drop the work, somebody else has it
+
+Status and type pairs follow https://platform.claude.com/docs/en/api/errors.
+"""
+
+from typing import ClassVar
+
+
+class OvernightError(Exception):
+    """Base of all errors below; never raised itself."""
+
+
+class ApiError(OvernightError):
+    """An answer other than 200. `str(error)` is the `error.message` a caller reads."""
+
+    status: ClassVar[int] = 400
+    type: ClassVar[str] = "invalid_request_error"
+
+    def headers(self) -> dict[str, str]:
+        """Extra response headers of this answer."""
+        return {}
+
+
+class InvalidRequest(ApiError):
+    """The request is wrong. Messages name the path as the API writes it: `requests.0.custom_id: …`."""
+
+
+class NotAuthenticated(ApiError):
+    """No key, or one we do not know."""
+
+    status, type = 401, "authentication_error"
+
+
+class NotFound(ApiError):
+    """No such thing in the caller's workspace."""
+
+    status, type = 404, "not_found_error"
+
+
+class NoResults(NotFound):
+    """The batch exists and has no results to download (yet, or any more)."""
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}
+
+
+class MethodNotAllowed(ApiError):
+    """The path exists, this method on it does not."""
+
+    status, type = 405, "invalid_request_error"
+
+
+class BodyTimeout(ApiError):
+    """The request body stopped arriving."""
+
+    status = 408
+
+
+class Conflict(ApiError):
+    """The same `Idempotency-Key` came with another body."""
+
+    status, type = 409, "conflict_error"
+
+    def headers(self) -> dict[str, str]:
+        return {"x-should-retry": "false"}  # SDKs retry a 409 unless told otherwise.
+
+
+class TooLarge(ApiError):
+    """The body is over the limit of this endpoint."""
+
+    status, type = 413, "request_too_large"
+
+
+class RateLimited(ApiError):
+    """Too many requests per minute; `retry_after_s` is when the next one is welcome."""
+
+    status, type = 429, "rate_limit_error"
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def headers(self) -> dict[str, str]:
+        return {"retry-after": str(self.retry_after_s)}
+
+
+class Overloaded(RateLimited):
+    """The engine or this server has no room at the moment."""
+
+    status, type = 529, "overloaded_error"
+
+
+class EngineFailed(ApiError):
+    """The engine broke while it answered an interactive request."""
+
+    status, type = 500, "api_error"
+
+
+class EngineTimeout(EngineFailed):
+    """The engine did not answer in time."""
+
+    status, type = 504, "timeout_error"
+
+
+class UpstreamRefused(ApiError):
+    """The engine refused the request: its status and type are passed on."""
+
+    def __init__(self, message: str, *, status: int, error_type: str) -> None:
+        super().__init__(message)
+        self.status = status  # type: ignore[misc]
+        self.type = error_type  # type: ignore[misc]
+
+
+class UsageError(OvernightError):
+    """A setting that cannot work. The message says which, where it came from, and what to do."""
+
+
+class StoreError(OvernightError):
+    """The data directory or the database cannot do what was asked."""
+
+
+class DirectoryInUse(StoreError):
+    """Another process holds the lock of this data directory."""
+
+
+class DirectoryTooNew(StoreError):
+    """The data directory was written by a newer version; nothing was touched."""
+
+
+class DiskFull(StoreError):
+    """No room left. What was acknowledged before is safe, this operation left nothing."""
+
+
+class ObjectMissing(StoreError):
+    """An object that a control row names does not exist."""
+
+
+class LeaseLost(StoreError):
+    """The epoch of this lease is not the newest one (invariant I4)."""

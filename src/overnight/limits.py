@@ -1,0 +1,67 @@
+"""Every bound of the system: a number, a unit, and where it comes from.
+
+What the API promises is a constant here; what differs between installations is configuration (`server.config`).
+Sizes are bytes unless the name says otherwise. MB on the wire is taken as MiB, the larger reading.
+"""
+
+from typing import Final
+
+MIB: Final = 1024 * 1024
+
+# --- The API (https://platform.claude.com/docs/en/build-with-claude/batch-processing) -----------------------------
+
+BATCH_REQUESTS_MAX: Final = 100_000
+BATCH_BODY_BYTES_MAX: Final = 256 * MIB
+MESSAGE_BODY_BYTES_MAX: Final = 32 * MIB  # Messages and count_tokens; docs, api/errors.
+CUSTOM_ID_LENGTH_MAX: Final = 64
+BATCH_LIFETIME_MS: Final = 24 * 3600 * 1000  # created_at to expires_at, exactly.
+RESULTS_LIFETIME_MS: Final = 29 * 24 * 3600 * 1000  # Counted from created_at, not from ended_at.
+LIST_LIMIT_DEFAULT: Final = 20
+LIST_LIMIT_MAX: Final = 1000
+POLL_AFTER_S: Final = 10  # `Retry-After` of an unfinished batch, as the hosted API sends it.
+IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255  # Characters; the bound of draft-ietf-httpapi-idempotency-key users.
+
+# --- Receiving ----------------------------------------------------------------------------------------------------
+
+UPLOADS_BYTES_MAX: Final = 2 * BATCH_BODY_BYTES_MAX  # All bodies in memory at once; later uploads wait unread.
+UPLOAD_STALL_S: Final = 30  # A body that brings no byte for this long is given up: 408.
+UPLOAD_S_MAX: Final = 600  # A whole body; the SDKs' own default timeout is 10 minutes.
+DOWNLOAD_STALL_S: Final = 120  # A reader that takes no byte for this long is disconnected.
+IN_FLIGHT_INTERACTIVE_MAX: Final = 1_000  # POST /v1/messages at once; beyond it 529. Bounds memory, not speed.
+
+# --- Segments (dataplane.md 1c: 1 MB compresses as well as 4 MB, and is a good unit of recovery) ------------------
+
+SEGMENT_REQUESTS_MAX: Final = 1_000
+SEGMENT_BYTES_MAX: Final = 1 * MIB  # Raw; one larger request is a segment of its own.
+INLINE_BYTES_MAX: Final = 16 * 1024  # Compressed. Smaller objects live in their control row: one fsync, not three.
+SORT_KEY_PART_BYTES_MAX: Final = 4_096  # Of each of tools, system, messages; the rest enters as a checksum.
+
+# --- Leases ---------------------------------------------------------------------------------------------------------
+
+LEASE_TTL_MS: Final = 30_000  # How long a segment stays idle after its worker died.
+LEASE_RENEW_MS: Final = 10_000  # Two renewals may fail before the lease runs out.
+LEASE_TRUST_MARGIN_MS: Final = 5_000  # A holder stops this early: one slow fsync and one late wake-up.
+LEASED_SEGMENTS_MAX: Final = 256  # Per worker: bounds its memory when batches hold one request each.
+
+# --- Running ----------------------------------------------------------------------------------------------------------
+
+CHECKPOINT_EVERY_MS: Final = 200  # Group commit of results: what a kill -9 may repeat, beside what was in flight.
+CHECKPOINT_BUFFER_BYTES_MAX: Final = 8 * MIB  # Results not yet on disk; beyond it the engine waits for the disk.
+ATTEMPTS_MAX: Final = 6  # Tries that broke (5xx, lost, timed out): 1+2+4+8+16 s of backoff, then an errored row.
+RETRY_DELAY_MS: Final = 1_000  # Doubles with each attempt.
+RETRY_DELAY_MS_MAX: Final = 60_000  # Reached after 6 doublings; a busy engine is asked once a minute at the least.
+RETRY_AFTER_MS_MAX: Final = 3_600_000  # A `Retry-After` beyond an hour is taken as an hour.
+RETRY_BUDGET_SHARE: Final = 0.2  # Retries per first attempt over time (SRE book, "Handling Overload": 10 %).
+RETRY_BUDGET_FLOOR: Final = 10.0  # Retries that are always allowed in a burst, so small batches can retry at all.
+ENGINE_TIMEOUT_S: Final = 600.0  # One attempt; the SDKs' own default.
+ENGINE_CONNECT_S: Final = 10.0
+ENGINE_REPLY_BYTES_MAX: Final = 64 * MIB  # One answer; 300,000 output tokens are about 2 MB.
+CANCEL_GRACE_MS: Final = 25_000  # In flight at a cancel may finish this long; 1 to 25 s were seen on the hosted API.
+DRAIN_S_MAX: Final = 30.0  # SIGTERM to exit. In flight may finish for most of it, then it is given back.
+UPKEEP_EVERY_MS: Final = 30_000  # Expiry of batches nobody works on, archive, removal of objects.
+UPKEEP_BATCHES_MAX: Final = 100  # Per pass, so that upkeep never holds the database for long.
+
+assert LEASE_RENEW_MS * 2 + LEASE_TRUST_MARGIN_MS < LEASE_TTL_MS
+assert INLINE_BYTES_MAX < SEGMENT_BYTES_MAX
+assert BATCH_BODY_BYTES_MAX <= UPLOADS_BYTES_MAX
+assert CANCEL_GRACE_MS < DRAIN_S_MAX * 1000

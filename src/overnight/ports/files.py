@@ -1,0 +1,115 @@
+"""The one door to the disk, with its promises. Everything but SQLite's own files goes through here.
+
+Durable means: data fsynced, and for a new name its directory fsynced too (fsync(2), "Calling fsync() does not
+necessarily ensure that the entry in the directory containing the file has also reached disk").
+"""
+
+import errno
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from overnight.errors import DiskFull, ObjectMissing, StoreError
+
+
+class Files(Protocol):
+    """A disk. Paths are absolute; bytes in, bytes out; blocking."""
+
+    def write_new_durably(self, path: Path, pieces: Iterable[bytes]) -> None:
+        """Create `path` with the joined pieces, atomically: on return it is durable and complete, on any
+        error there is no `path`. An existing `path` is left as it is (put if absent)."""
+        ...
+
+    def append_durably(self, path: Path, data: bytes) -> None:
+        """Append to `path`, made if missing. On return `data` survives a power cut; on error a part may."""
+        ...
+
+    def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
+        """The bytes from `offset`, all or `length` of them. ObjectMissing if there is no such file."""
+        ...
+
+    def list(self, directory: Path) -> list[Path]:
+        """The files below `directory` at any depth, sorted; empty if it does not exist."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """Remove the file, if it is there. Not durable by itself: removing twice is harmless."""
+        ...
+
+
+class OsFiles:
+    """The operating system's files."""
+
+    def write_new_durably(self, path: Path, pieces: Iterable[bytes]) -> None:
+        if path.exists():
+            return
+        _make_directories_durably(path.parent)
+        part = path.with_name(path.name + ".part")
+        try:
+            with part.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+            _fsync_directory(path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                part.unlink()
+            raise _store_error(error, path) from error
+
+    def append_durably(self, path: Path, data: bytes) -> None:
+        try:
+            is_new = not path.exists()
+            if is_new:
+                _make_directories_durably(path.parent)
+            with path.open("ab") as file:
+                file.write(data)
+                file.flush()
+                os.fdatasync(file.fileno()) if hasattr(os, "fdatasync") else os.fsync(file.fileno())
+            if is_new:
+                _fsync_directory(path.parent)
+        except OSError as error:
+            raise _store_error(error, path) from error
+
+    def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
+        try:
+            with path.open("rb") as file:
+                file.seek(offset)
+                return file.read() if length is None else file.read(length)
+        except FileNotFoundError as error:
+            raise ObjectMissing(f"{path} does not exist") from error
+        except OSError as error:
+            raise _store_error(error, path) from error
+
+    def list(self, directory: Path) -> list[Path]:
+        return sorted(path for path in directory.rglob("*") if path.is_file())
+
+    def remove(self, path: Path) -> None:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _store_error(error, path) from error
+
+
+def _make_directories_durably(directory: Path) -> None:
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _fsync_directory(path.parent)
+
+
+def _fsync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _store_error(error: OSError, path: Path) -> StoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"no space left on the disk that holds {path.parent}")
+    return StoreError(f"{path}: {error.strerror or error}")

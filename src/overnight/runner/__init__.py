@@ -1,0 +1,1 @@
+"""The loops that lease segments, keep engines full, seal results, and end what has to end."""
