@@ -34,13 +34,14 @@ IN_FLIGHT_INTERACTIVE_MAX: Final = 1_000  # POST /v1/messages at once; beyond it
 SEGMENT_REQUESTS_MAX: Final = 1_000
 SEGMENT_BYTES_MAX: Final = 1 * MIB  # Raw; one larger request is a segment of its own.
 INLINE_BYTES_MAX: Final = 16 * 1024  # Compressed. Smaller objects live in their control row: one fsync, not three.
-SORT_KEY_PART_BYTES_MAX: Final = 4_096  # Of each of tools, system, messages; the rest enters as a checksum.
+SORT_BLOCK_BYTES: Final = 256  # The first block of a sort key; about 64 tokens, four cache blocks of an engine.
 
 # --- Leases ---------------------------------------------------------------------------------------------------------
 
 LEASE_TTL_MS: Final = 30_000  # How long a segment stays idle after its worker died.
 LEASE_RENEW_MS: Final = 10_000  # Two renewals may fail before the lease runs out.
 LEASE_TRUST_MARGIN_MS: Final = 5_000  # A holder stops this early: one slow fsync and one late wake-up.
+LEASED_BYTES_MAX: Final = 64 * MIB  # Raw requests a worker holds at once; beyond it no segment is leased.
 LEASED_SEGMENTS_MAX: Final = 256  # Per worker: bounds its memory when batches hold one request each.
 
 # --- Running ----------------------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ RETRY_DELAY_MS: Final = 1_000  # Doubles with each attempt.
 RETRY_DELAY_MS_MAX: Final = 60_000  # Reached after 6 doublings; a busy engine is asked once a minute at the least.
 RETRY_AFTER_MS_MAX: Final = 3_600_000  # A `Retry-After` beyond an hour is taken as an hour.
 RETRY_BUDGET_SHARE: Final = 0.2  # Retries per first attempt over time (SRE book, "Handling Overload": 10 %).
-RETRY_BUDGET_FLOOR: Final = 10.0  # Retries that are always allowed in a burst, so small batches can retry at all.
+RETRY_BUDGET_FLOOR: Final = 10.0  # Retries always allowed in a burst, so small batches can retry.
 ENGINE_TIMEOUT_S: Final = 600.0  # One attempt; the SDKs' own default.
 ENGINE_CONNECT_S: Final = 10.0
 ENGINE_REPLY_BYTES_MAX: Final = 64 * MIB  # One answer; 300,000 output tokens are about 2 MB.

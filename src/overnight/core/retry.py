@@ -1,10 +1,10 @@
 """What happens after an attempt: one pure function of the outcome, the attempt, and the time left.
 
 Two kinds of failure differ in what they say about the request. `Busy` says nothing: the engine had no room, or
-is not there at all, so the request waits as long as the batch lives. `Broken` may be the request's own
-doing (it crashes the server, it never ends), so it counts, and after `limits.ATTEMPTS_MAX` it is an errored row.
+is not there at all, so the request waits as long as the batch lives (`core.gate` decides how long). `Broken` may
+be the request's own doing (it crashes the server, it never ends), so it counts, and after `limits.ATTEMPTS_MAX` it is an errored row.
 
-Backoff is exponential with full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+Backoff is exponential with equal jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 The retry budget keeps a broken engine from being hit by more retries than work (SRE book, chapter 21).
 """
 
@@ -78,30 +78,25 @@ def after_retry(budget: Budget) -> Budget:
     return replace(budget, retries_left=max(0.0, budget.retries_left - 1.0))
 
 
-def decide(outcome: Outcome, *, attempt: int, budget: Budget, jitter: float) -> Record | Again:
+def decide(outcome: Answered | Refused | Broken, *, attempt: int, budget: Budget, jitter: float) -> Record | Again:
     """What to do after attempt number `attempt` (from 1); `jitter` is a dice roll in [0, 1).
 
-    The caller drops an `Again` that lies beyond the batch's `expires_at`: the request then expires.
+    A `Busy` engine is not decided here but by `core.gate`: it pauses the engine, not the request.
     """
     match outcome:
         case Answered() | Refused():
             return Record(outcome)
-        case Busy(retry_after_ms=asked):
-            return Again(_delay_ms(attempt, asked_ms=asked, budget=budget, jitter=jitter))
         case Broken(reason=reason, type=error_type):
             if attempt < limits.ATTEMPTS_MAX:
-                return Again(_delay_ms(attempt, asked_ms=None, budget=budget, jitter=jitter))
+                return Again(_delay_ms(attempt, budget=budget, jitter=jitter))
             status = 504 if error_type == "timeout_error" else 500
             return Record(Refused(status=status, type=error_type, message=f"{reason} ({attempt} attempts)"))
         case _:
             assert_never(outcome)
 
 
-def _delay_ms(attempt: int, *, asked_ms: int | None, budget: Budget, jitter: float) -> int:
-    doubled = limits.RETRY_DELAY_MS * 2 ** min(attempt - 1, 10)
-    longest = min(doubled, limits.RETRY_DELAY_MS_MAX)
+def _delay_ms(attempt: int, *, budget: Budget, jitter: float) -> int:
+    longest = min(limits.RETRY_DELAY_MS << min(attempt - 1, 10), limits.RETRY_DELAY_MS_MAX)
     if budget.retries_left < 1.0:  # Not fewer tries, but later ones: nothing is given up for the engine's sake.
         longest = limits.RETRY_DELAY_MS_MAX
-    own = longest // 2 + int(jitter * (longest / 2))
-    asked = min(asked_ms or 0, limits.RETRY_AFTER_MS_MAX)
-    return max(own, asked + int(jitter * limits.RETRY_DELAY_MS))
+    return longest // 2 + int(jitter * (longest / 2))

@@ -41,9 +41,7 @@ class BadReply(TransportError):
 class Transport(Protocol):
     """A pool of connections to one server. `base_url` and the standing headers are given at construction."""
 
-    async def post(
-        self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float
-    ) -> Reply:
+    async def post(self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float) -> Reply:
         """The complete answer, of any status. `headers` are added to the standing ones.
 
         Skips 1xx, takes chunked and sized bodies, decodes gzip, follows no redirect. A kept-alive

@@ -1,0 +1,165 @@
+"""One leased segment while it is worked on: which requests are still open, and the lines that are not yet durable.
+
+No I/O here: the pool runs the requests, the recorder makes the lines durable, the worker seals.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from overnight.core.batch import Tally
+from overnight.core.lease import Lease
+from overnight.store.control import LeasedSegment
+from overnight.wire import result
+from overnight.wire.create import Request
+from overnight.wire.result import Kind
+
+_ROW_OF: dict[Kind, Callable[[str], bytes]] = {"canceled": result.canceled, "expired": result.expired}
+
+
+class Work:
+    """One request of a run. `lane` is the task that has it inside an engine, if any."""
+
+    __slots__ = ("attempt", "custom_id", "is_interrupted", "lane", "model", "params", "run")
+
+    def __init__(self, run: "SegmentRun", request: Request) -> None:
+        self.run = run
+        self.custom_id = request.custom_id
+        self.params = bytes(request.params)
+        self.model = ""
+        self.attempt = 0
+        self.lane: asyncio.Task[None] | None = None
+        self.is_interrupted = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a result is still wanted."""
+        return self.run.open.get(self.custom_id) is self
+
+    def interrupt(self) -> None:
+        """Stop the attempt inside the engine, if there is one; its outcome is no longer wanted."""
+        if self.lane is not None:
+            self.is_interrupted = True
+            self.lane.cancel()
+
+
+class Unsaved:
+    """How many bytes of results one worker holds that are in no log yet."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+
+class SegmentRun:
+    """The progress of one segment under one lease."""
+
+    def __init__(
+        self,
+        leased: LeasedSegment,
+        *,
+        counter: "Counter[str]",
+        unsaved: Unsaved,
+        on_done: Callable[["SegmentRun"], None],
+    ) -> None:
+        self.leased = leased
+        self.batch = leased.batch
+        self.open: dict[str, Work] = {}
+        self.lines: list[bytes] = []  # Results that are in no log yet.
+        self.has_log = False
+        self.closing: Kind | None = None
+        self.is_started = False
+        self.is_done = False  # Every request has a result: it is being sealed.
+        self.is_abandoned = False
+        self.saving = asyncio.Lock()  # One flush or seal at a time.
+        self.timers: list[asyncio.TimerHandle] = []
+        self._counter = counter
+        self._unsaved = unsaved
+        self._on_done = on_done
+
+    @property
+    def lease(self) -> Lease:
+        """The lease it runs under."""
+        return self.leased.lease
+
+    def tally(self) -> Tally:
+        """The counts of all results so far."""
+        return Tally(**self._counter)
+
+    def start(self, requests: Iterable[Request]) -> list[Work]:
+        """Open these requests; returns them as work."""
+        found = [Work(self, request) for request in requests]
+        self.open = {work.custom_id: work for work in found}
+        return found
+
+    def restore(self, lines: Iterable[tuple[result.Line, bytes]]) -> list[bytes]:
+        """Close the requests that earlier epochs have results for; returns the lines that count (first wins)."""
+        counter, accepted = Counter[str](), list[bytes]()
+        for line, raw in lines:
+            if self.open.pop(line.custom_id, None) is not None:
+                counter[line.result.type] += 1
+                accepted.append(raw)
+        self._counter.clear()  # It may hold the same lines, counted when the store was opened.
+        self._counter.update(counter)
+        return accepted
+
+    def record(self, work: Work, kind: Kind, line: bytes) -> None:
+        """Note the result of one request; a second result of the same request is dropped (I2)."""
+        if not work.is_open:
+            return
+        del self.open[work.custom_id]
+        self.lines.append(line)
+        self._unsaved.bytes += len(line)
+        self._counter[kind] += 1
+        self.check_done()
+
+    def check_done(self) -> None:
+        """Tell, once, that every request has a result."""
+        if self.is_started and not self.open and not self.is_done and not self.is_abandoned:
+            self.is_done = True
+            self.cancel_timers()
+            self._on_done(self)
+
+    def take_lines(self) -> list[bytes]:
+        """The lines that are in no log yet; the caller now owns them."""
+        lines, self.lines = self.lines, []
+        self._unsaved.bytes -= sum(map(len, lines))
+        return lines
+
+    def put_back(self, lines: list[bytes]) -> None:
+        """Lines that could not be saved."""
+        self.lines = lines + self.lines
+        self._unsaved.bytes += sum(map(len, lines))
+
+    def close_waiting(self, kind: Kind) -> None:
+        """Give requests that are not inside an engine their final row; the others may finish."""
+        self.closing = kind
+        for work in list(self.open.values()):
+            if work.lane is None:
+                self.record(work, kind, _ROW_OF[kind](work.custom_id))
+
+    def close_all(self, kind: Kind) -> None:
+        """Give every open request its final row and stop those inside an engine."""
+        self.closing = kind
+        for work in list(self.open.values()):
+            work.interrupt()
+            self.record(work, kind, _ROW_OF[kind](work.custom_id))
+
+    def close_one(self, work: Work) -> None:
+        """The final row of a request whose attempt failed while the run was closing."""
+        assert self.closing is not None
+        self.record(work, self.closing, _ROW_OF[self.closing](work.custom_id))
+
+    def abandon(self) -> None:
+        """Somebody else has the segment, or will: stop everything and record nothing more."""
+        self.is_abandoned = True
+        self.take_lines()
+        works, self.open = list(self.open.values()), {}
+        for work in works:
+            work.interrupt()
+        self.cancel_timers()
+
+    def cancel_timers(self) -> None:
+        """No deadline matters any more."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()

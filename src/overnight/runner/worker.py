@@ -1,0 +1,280 @@
+"""The worker: leases segments while its engines have room, runs them, checkpoints, seals.
+
+Its loops share one event loop: lanes (in the pools), leasing, checkpoints, renewal, and the seals they cause.
+State that matters is in the store; killing this process at any point costs what was in flight and at most one
+checkpoint interval of results.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+
+from overnight import limits
+from overnight.core import schedule
+from overnight.core.batch import kind_of_unfinished
+from overnight.core.lease import SegmentRef
+from overnight.core.retry import Refused
+from overnight.errors import InvalidRequest, StoreError
+from overnight.ids import BatchId, WorkspaceId
+from overnight.ports.world import World
+from overnight.runner.fleet import Fleet
+from overnight.runner.pool import Pool, errored
+from overnight.runner.recorder import Recorder
+from overnight.runner.segmentrun import SegmentRun, Unsaved, Work
+from overnight.runner.tallies import Tallies
+from overnight.store import segments
+from overnight.store.control import LeasedSegment
+from overnight.store.store import Store
+from overnight.wire import params
+from overnight.wire.create import Request
+from overnight.wire.result import Kind
+
+_IDLE_POLL_S = 5.0  # How late a lease that ran out elsewhere, or an expired batch nobody holds, may be noticed.
+_GIVE_BACK_S = 5.0  # Of DRAIN_S_MAX, kept for the last checkpoint and for giving leases back.
+
+
+class Worker:
+    """One per process: `run` until drained or cancelled."""
+
+    def __init__(
+        self, store: Store, fleet: Fleet, world: World, tallies: Tallies, *, name: str, is_strict: bool = False
+    ) -> None:
+        self.name = name
+        self.trouble = ""  # A segment that cannot be read or sealed, in words for health.
+        self.recorder = Recorder(store, world)
+        self._store, self._fleet, self._world, self._tallies = store, fleet, world, tallies
+        self._is_strict = is_strict
+        self._runs: dict[SegmentRef, SegmentRun] = {}
+        self._unsaved = Unsaved()
+        self._served: dict[WorkspaceId, float] = {}
+        self._trusted_until_ms = 0
+        self._wake = asyncio.Event()
+        self._drain_asked = asyncio.Event()
+        self._group = asyncio.TaskGroup()
+        for pool in fleet.pools:
+            pool.attach(may_start=self._may_start, on_low=self._wake.set)
+
+    def ring(self) -> None:
+        """There may be new work: a batch was created."""
+        self._wake.set()
+
+    def cancel(self, batch_id: BatchId) -> None:
+        """A batch was canceled: its waiting requests stop now, those in flight may finish within the grace."""
+        for run in self._runs.values():
+            if run.batch.id == batch_id:
+                self._close(run, "canceled")
+        self._wake.set()
+
+    def drain(self) -> None:
+        """Start leaving: nothing new is started, what is in flight may finish; then `run` returns."""
+        for pool in self._fleet.pools:
+            pool.clear()
+        self._drain_asked.set()
+
+    async def run(self) -> None:
+        """Work until drained (returns within `limits.DRAIN_S_MAX`) or cancelled."""
+        async with self._group:
+            loops = [
+                self._group.create_task(loop)
+                for loop in (
+                    self._lease_loop(),
+                    self._checkpoint_loop(),
+                    self._renew_loop(),
+                    *(pool.run() for pool in self._fleet.pools),
+                )
+            ]
+            await self._drain_asked.wait()
+            await self._finish_in_flight()
+            for loop in loops:
+                loop.cancel()
+        await self._store.control.give_back(self.name)
+
+    async def _finish_in_flight(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.DRAIN_S_MAX - _GIVE_BACK_S):
+                for pool in self._fleet.pools:
+                    await pool.wait_quiet()
+        for run in self._runs.values():
+            for work in run.open.values():
+                work.interrupt()
+        await self.recorder.checkpoint(list(self._runs.values()))
+
+    # --- Leasing ----------------------------------------------------------------------------------------------------
+
+    async def _lease_loop(self) -> None:
+        while True:
+            self._wake.clear()
+            if not self._drain_asked.is_set() and await self._lease():
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_IDLE_POLL_S):
+                    await self._wake.wait()
+
+    async def _lease(self) -> bool:
+        """Take what there is room for; whether anything was taken."""
+        began_ms = self._world.clock.now_ms()
+        try:
+            taken = await self._store.control.lease(
+                self.name,
+                now_ms=began_ms,
+                requests_wanted=self._requests_wanted(),
+                segments_max=limits.LEASED_SEGMENTS_MAX - len(self._runs),
+                served=self._served,
+            )
+        except StoreError as error:
+            self.trouble = str(error)
+            return False
+        if taken and not self._runs:
+            self._trusted_until_ms = began_ms + limits.LEASE_TTL_MS - limits.LEASE_TRUST_MARGIN_MS
+        for leased in taken:
+            self._begin(leased)
+        if taken:
+            self._world.marks.reach("lease.committed")
+        return bool(taken)
+
+    def _requests_wanted(self) -> int:
+        held_bytes = sum(run.leased.source.raw_bytes for run in self._runs.values())
+        if held_bytes > limits.LEASED_BYTES_MAX:
+            return 0
+        opening = sum(run.leased.source.requests for run in self._runs.values() if not run.is_started)
+        return max(2 * pool.engine.in_flight_max - pool.waiting for pool in self._fleet.pools) - opening
+
+    def _begin(self, leased: LeasedSegment) -> None:
+        segment, workspace = leased.lease.segment, leased.batch.workspace
+        run = SegmentRun(
+            leased,
+            counter=self._tallies.counter(segment),
+            unsaved=self._unsaved,
+            on_done=lambda done: void(self._group.create_task(self._seal(done))),
+        )
+        self._runs[segment] = run
+        active = {held.batch.workspace for held in self._runs.values()}
+        self._served = schedule.lifted(self._served, active)
+        self._served[workspace] += leased.source.requests
+        self._group.create_task(self._open(run))
+
+    async def _open(self, run: SegmentRun) -> None:
+        try:
+            works = run.start(await self._read(run.leased))
+            await self.recorder.carry_over(run)
+        except StoreError as error:
+            self.trouble = f"segment {run.lease.segment} waits for a restart: {error}"
+            return  # It stays leased by us: taking it again would end the same way.
+        run.is_started = True
+        now_ms = self._world.clock.now_ms()
+        kind = run.closing or kind_of_unfinished(run.batch, now_ms=now_ms)
+        if kind is not None:
+            run.close_all(kind)
+        else:
+            delay_s = max(0, run.batch.expires_at_ms - now_ms) / 1000
+            run.timers.append(asyncio.get_running_loop().call_later(delay_s, self._close, run, "expired"))
+            self._dispatch(work for work in works if work.is_open)
+        run.check_done()
+        self._wake.set()
+
+    async def _read(self, leased: LeasedSegment) -> list[Request]:
+        source = leased.source
+        stored = source.inline
+        if stored is None:
+            assert leased.requests_key is not None, "a segment is inline or in an object"
+            stored = await self._store.objects.get(leased.requests_key, offset=source.offset, length=source.length)
+        return await self._world.offload.run(lambda: segments.unpack(stored, raw_bytes=source.raw_bytes))
+
+    def _dispatch(self, works: Iterable[Work]) -> None:
+        ready = defaultdict[Pool, list[Work]](list)
+        for work in works:
+            try:
+                work.model = params.read_batched(work.params, is_strict=self._is_strict)
+            except InvalidRequest as error:
+                self._refuse(work, Refused(status=400, type=error.type, message=str(error)))
+                continue
+            pool = self._fleet.pool_for(work.model)
+            if pool is None:
+                self._refuse(work, Refused(status=404, type="not_found_error", message=f"model: {work.model}"))
+            else:
+                ready[pool].append(work)
+        for pool, found in ready.items():
+            pool.add(found)
+
+    def _refuse(self, work: Work, refused: Refused) -> None:
+        work.run.record(work, "errored", errored(work.custom_id, refused))
+
+    def _may_start(self) -> bool:
+        return (
+            not self._drain_asked.is_set()
+            and self._unsaved.bytes < limits.CHECKPOINT_BUFFER_BYTES_MAX
+            and self._world.clock.now_ms() < self._trusted_until_ms
+        )
+
+    # --- Ending -----------------------------------------------------------------------------------------------------
+
+    def _close(self, run: SegmentRun, kind: Kind) -> None:
+        if run.is_done or run.is_abandoned or run.closing == kind:
+            return
+        if not run.is_started:
+            run.closing = kind  # `_open` will see it.
+        elif kind == "expired":
+            run.close_all(kind)
+        else:
+            run.close_waiting(kind)
+            if run.open:
+                grace_s = limits.CANCEL_GRACE_MS / 1000
+                run.timers.append(asyncio.get_running_loop().call_later(grace_s, run.close_all, kind))
+
+    async def _seal(self, run: SegmentRun) -> None:
+        try:
+            await self.recorder.seal(run)
+        except StoreError as error:
+            self.trouble = f"segment {run.lease.segment} waits for a restart: {error}"
+            return
+        self._forget(run)
+
+    def _forget(self, run: SegmentRun) -> None:
+        run.cancel_timers()
+        self._runs.pop(run.lease.segment, None)
+        self._tallies.forget(run.lease.segment)
+        self._wake.set()
+
+    # --- Keeping ----------------------------------------------------------------------------------------------------
+
+    async def _checkpoint_loop(self) -> None:
+        while True:
+            await asyncio.sleep(limits.CHECKPOINT_EVERY_MS / 1000)
+            was_full = self._unsaved.bytes >= limits.CHECKPOINT_BUFFER_BYTES_MAX
+            await self.recorder.checkpoint([run for run in self._runs.values() if run.lines and run.open])
+            if was_full:
+                self._wake_pools()
+
+    async def _renew_loop(self) -> None:
+        while True:
+            await asyncio.sleep(limits.LEASE_RENEW_MS / 1000)
+            if self._runs:
+                await self._renew()
+
+    async def _renew(self) -> None:
+        began_ms, before = self._world.clock.now_ms(), list(self._runs.values())
+        try:
+            renewal = await self._store.control.renew(self.name, now_ms=began_ms)
+        except StoreError as error:
+            self.trouble = f"leases cannot be renewed: {error}"
+            return
+        self._trusted_until_ms = began_ms + limits.LEASE_TTL_MS - limits.LEASE_TRUST_MARGIN_MS
+        held = set(renewal.held)
+        for run in before:
+            if (run.lease.segment, run.lease.epoch) not in held and not run.is_done:
+                run.abandon()
+                self._forget(run)
+            elif kind_of_unfinished(run.batch, now_ms=began_ms) == "expired":
+                self._close(run, "expired")  # The timer does this too, unless the wall clock jumped.
+        for batch_id in renewal.canceling:
+            self.cancel(batch_id)
+        self._wake_pools()
+
+    def _wake_pools(self) -> None:
+        for pool in self._fleet.pools:
+            pool.wake()
+
+
+def void(_: object) -> None:
+    """Drop a value where a callback must return nothing."""

@@ -1,0 +1,168 @@
+"""The control store: which batches exist, which segment is whose, what has been sealed. Never a request.
+
+Statements grow with batches and segments, not with requests (invariant I8). Every method is one transaction; when
+a writing method returns, its change survives a power cut (I1). `testing.stores.ControlSuite` is what every
+implementation must pass. Instants are ms since the Unix epoch and always come from the caller.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from overnight.core.batch import Batch, Tally
+from overnight.core.lease import Lease, SegmentRef
+from overnight.ids import BatchId, WorkspaceId
+
+
+class NewSegment(Struct, frozen=True, kw_only=True):
+    """Where the requests of one segment lie. If `inline` holds them, offset and length say nothing."""
+
+    requests: int
+    raw_bytes: int
+    offset: int
+    length: int
+    inline: bytes | None = None
+
+
+class NewBatch(Struct, frozen=True, kw_only=True):
+    """A batch whose requests are already durable."""
+
+    batch: Batch
+    segments: Sequence[NewSegment]
+    requests_key: str | None  # None: all segments are inline.
+    idempotency_key: str | None = None
+    body_sha256: bytes | None = None  # Set together with the key.
+
+
+class Created(Struct, frozen=True):
+    """The batch, and whether this call made it (False: an earlier one under the same idempotency key did)."""
+
+    batch: Batch
+    is_new: bool
+
+
+class Page(Struct, frozen=True):
+    """Some batches, newest first, and whether more lie in the direction asked for."""
+
+    batches: list[Batch]
+    has_more: bool
+
+
+class LeasedSegment(Struct, frozen=True, kw_only=True):
+    """A segment under a fresh lease, with all a worker needs to run it."""
+
+    lease: Lease
+    batch: Batch
+    source: NewSegment
+    requests_key: str | None
+
+
+class SealedResults(Struct, frozen=True, kw_only=True):
+    """The results of one segment: a gzip member of `length` bytes, inline or under `key`."""
+
+    length: int
+    raw_bytes: int
+    crc: int
+    key: str | None = None
+    inline: bytes | None = None
+
+
+class Renewal(Struct, frozen=True, kw_only=True):
+    """What a worker still holds after a renewal, and which of its batches were canceled meanwhile."""
+
+    held: list[tuple[SegmentRef, int]]  # With the epoch.
+    canceling: list[BatchId]
+
+
+class Control(Protocol):
+    """Durable state of batches and segments."""
+
+    async def create(self, new: NewBatch) -> Created:
+        """Add a batch with its segments. Conflict if its idempotency key was used with another body."""
+        ...
+
+    async def batch(self, workspace: WorkspaceId, batch_id: BatchId) -> Batch | None:
+        """One batch of a workspace; None also if it belongs to another (I7)."""
+        ...
+
+    async def open_segments(self, batch_id: BatchId) -> tuple[Batch, list[int]] | None:
+        """The batch and the indexes of its unsealed segments, from one snapshot."""
+        ...
+
+    async def page(
+        self, workspace: WorkspaceId, *, limit: int, after: BatchId | None = None, before: BatchId | None = None
+    ) -> Page | None:
+        """One page; at most one cursor. None if the cursor is no batch of the workspace."""
+        ...
+
+    async def cancel(self, workspace: WorkspaceId, batch_id: BatchId, *, now_ms: int) -> Batch | None:
+        """Apply CancelAsked; the batch as it is then, None if there is none."""
+        ...
+
+    async def delete(self, workspace: WorkspaceId, batch_id: BatchId) -> Batch | None:
+        """Remove an ended batch and note its objects as garbage. Returns the batch as it was, so a caller sees
+        by its status whether it was removed; None if there is none."""
+        ...
+
+    async def results(self, batch_id: BatchId) -> list[SealedResults]:
+        """The sealed results of a batch in segment order, without inline bytes."""
+        ...
+
+    async def inline_results(self, batch_id: BatchId) -> Mapping[int, bytes]:
+        """The inline members of a batch's results, by segment index."""
+        ...
+
+    async def lease(
+        self,
+        worker: str,
+        *,
+        now_ms: int,
+        requests_wanted: int,
+        segments_max: int,
+        served: Mapping[WorkspaceId, float],
+    ) -> list[LeasedSegment]:
+        """Take free segments of unfinished batches in the order of `core.schedule`, until they hold
+        `requests_wanted` requests or there are `segments_max`. Each take raises the segment's epoch.
+        Segments of canceled and expired batches count no requests: they are taken even if none are wanted."""
+        ...
+
+    async def renew(self, worker: str, *, now_ms: int) -> Renewal:
+        """Extend all leases of a worker that nobody else has taken."""
+        ...
+
+    async def give_back(self, worker: str) -> None:
+        """Free all segments a worker holds, for others to take at once; epochs stay."""
+        ...
+
+    async def seal(self, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int) -> Batch:
+        """Record the results of a segment and end the batch with its last one (I3). The batch as it is then.
+
+        LeaseLost if the epoch is not the newest or the segment is sealed or gone (I4); nothing changes then.
+        """
+        ...
+
+    async def archive(self, *, now_ms: int, batches_max: int) -> list[BatchId]:
+        """Archive ended batches that are 29 days old and note their objects as garbage. Which ones."""
+        ...
+
+    async def garbage(self, *, limit: int) -> list[str]:
+        """Keys of objects that no row names any more."""
+        ...
+
+    async def forget_garbage(self, keys: Sequence[str]) -> None:
+        """Those objects are removed."""
+        ...
+
+    async def note_orphans(self, keys: Sequence[str]) -> int:
+        """Of these object keys, note as garbage those that no row names; how many. Only right while nothing
+        is being created or sealed: when the store is opened."""
+        ...
+
+    async def counts(self) -> Mapping[str, int]:
+        """For health: batches and segments that are not ended, as `batches_open`, `segments_open`."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was submitted, then release the database."""
+        ...

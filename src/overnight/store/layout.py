@@ -1,0 +1,55 @@
+"""What lies where in a data directory, and who may use it.
+
+overnight-data/
+├── lock             held with flock(2) by the one server that uses the directory
+├── control.sqlite3  batches, segments, leases (WAL beside it)
+├── objects/         requests/<batch>.gz, results/<batch>/<segment>-<epoch>.gz: immutable
+└── checkpoints/     <batch>-<segment>-<epoch>.log: results of segments that are being worked on
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from overnight.errors import DirectoryInUse, StoreError
+
+
+class DataDirectory:
+    """The paths of one data directory."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.lock = self.root / "lock"
+        self.database = self.root / "control.sqlite3"
+        self.objects = self.root / "objects"
+        self.checkpoints = self.root / "checkpoints"
+
+
+def take(directory: DataDirectory) -> IO[str]:
+    """Make the directory if needed, only for its owner, and lock it until the returned file is closed.
+
+    DirectoryInUse if another process has it; StoreError if it cannot be written. The lock dies with the process.
+    """
+    try:
+        directory.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = directory.lock.open("a+", encoding="ascii")
+    except OSError as error:
+        raise StoreError(
+            f"cannot write to the data directory {directory.root}: {error.strerror}; "
+            "choose another with --data, or give this user the right to write there"
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        holder = file.read(20).strip()
+        file.close()
+        raise DirectoryInUse(
+            f"the data directory {directory.root} is in use by another server (pid {holder or 'unknown'}); "
+            "stop that one or choose another directory with --data"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file

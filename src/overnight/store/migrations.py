@@ -1,0 +1,65 @@
+"""The schema of the control database, as the steps that lead to it.
+
+A step is never edited once released: a new version appends one. `PRAGMA user_version` holds how many steps were
+taken; a database with more steps than we know was written by a newer `overnight` and is left alone.
+"""
+
+from typing import Final
+
+APPLICATION_ID: Final = 0x4F564E54  # "OVNT": tells our database from any other SQLite file.
+
+STEPS: Final = (
+    """
+    CREATE TABLE batches (
+        age INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        workspace TEXT NOT NULL,
+        api_version TEXT NOT NULL,
+        betas TEXT NOT NULL,
+        status TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        segments_open INTEGER NOT NULL,
+        succeeded INTEGER NOT NULL DEFAULT 0,
+        errored INTEGER NOT NULL DEFAULT 0,
+        canceled INTEGER NOT NULL DEFAULT 0,
+        expired INTEGER NOT NULL DEFAULT 0,
+        created_at_ms INTEGER NOT NULL,
+        expires_at_ms INTEGER NOT NULL,
+        cancel_initiated_at_ms INTEGER,
+        ended_at_ms INTEGER,
+        archived_at_ms INTEGER,
+        requests_key TEXT,
+        idempotency_key TEXT,
+        body_sha256 BLOB
+    ) STRICT;
+    CREATE INDEX batches_of_workspace ON batches (workspace, age);
+    CREATE INDEX batches_unfinished ON batches (workspace, age) WHERE ended_at_ms IS NULL;
+    CREATE INDEX batches_unarchived ON batches (created_at_ms) WHERE archived_at_ms IS NULL;
+    CREATE UNIQUE INDEX batches_idempotent ON batches (workspace, idempotency_key)
+        WHERE idempotency_key IS NOT NULL;
+
+    CREATE TABLE segments (
+        batch_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        requests INTEGER NOT NULL,
+        raw_bytes INTEGER NOT NULL,
+        offset INTEGER NOT NULL,
+        length INTEGER NOT NULL,
+        epoch INTEGER NOT NULL DEFAULT 0,
+        worker TEXT,
+        lease_expires_at_ms INTEGER NOT NULL DEFAULT 0,
+        is_sealed INTEGER NOT NULL DEFAULT 0,
+        result_key TEXT,
+        result_length INTEGER,
+        result_raw_bytes INTEGER,
+        result_crc INTEGER,
+        requests_inline BLOB,
+        result_inline BLOB,
+        PRIMARY KEY (batch_id, position)
+    ) STRICT;
+    CREATE INDEX segments_open ON segments (batch_id, position, lease_expires_at_ms) WHERE is_sealed = 0;
+    CREATE INDEX segments_held ON segments (worker) WHERE worker IS NOT NULL;
+
+    CREATE TABLE garbage (key TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
+    """,
+)

@@ -1,0 +1,56 @@
+"""The request segments of a batch: JSON lines in gzip members, all members of a batch in one object.
+
+Each member can be read alone with one range get; the whole object is readable with `zcat`.
+A line is `{"custom_id":"…","params":{…}}`, `params` as the client sent it.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from overnight.core import segment
+from overnight.errors import StoreError
+from overnight.store import splice
+from overnight.wire.create import Request
+from overnight.wire.params import decode_parts
+
+_read_lines = msgspec.json.Decoder(Request).decode_lines
+
+
+class Packed(NamedTuple):
+    """One segment, ready to be stored."""
+
+    member: bytes
+    requests: int
+    raw_bytes: int
+
+
+def sorted_by_prefix(requests: Sequence[Request]) -> list[Request]:
+    """The requests in the order in which engines should see them; equal prompts keep the client's order."""
+    keys = [segment.sort_key(decode_parts(request.params)) for request in requests]
+    return [requests[index] for index in sorted(range(len(requests)), key=keys.__getitem__)]
+
+
+def cuts(requests: Sequence[Request]) -> Iterator[segment.Cut]:
+    """Where to cut the sorted requests."""
+    return segment.cut(memoryview(request.params).nbytes + len(request.custom_id) for request in requests)
+
+
+def pack(requests: Sequence[Request]) -> Packed:
+    """One segment as a gzip member. Copies the requests once; releases the GIL while it compresses."""
+    parts: list[bytes | msgspec.Raw] = []
+    for request in requests:
+        parts += (b'{"custom_id":"', request.custom_id.encode(), b'","params":', request.params, b"}\n")
+    raw = b"".join(parts)
+    return Packed(splice.member([splice.compress(raw)]), len(requests), len(raw))
+
+
+def unpack(stored: bytes, *, raw_bytes: int) -> list[Request]:
+    """The requests of a stored segment; raises StoreError if the member is damaged."""
+    try:
+        raw = splice.decompress(splice.deflate_of(stored), raw_bytes=raw_bytes, crc=splice.crc_of(stored))
+        return _read_lines(raw)
+    except (splice.Damaged, struct.error, msgspec.DecodeError) as error:
+        raise StoreError(f"a request segment is damaged: {error}") from error

@@ -1,0 +1,48 @@
+"""One line of the results file: exactly one per request, matched by `custom_id`, in any order.
+
+Source: https://platform.claude.com/docs/en/api/messages/batches/results. Lines are joined from bytes: a message
+is carried as the engine wrote it, and a `custom_id` needs no escaping because its pattern allows no quote.
+"""
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+Kind: TypeAlias = Literal["succeeded", "errored", "canceled", "expired"]
+
+
+def succeeded(custom_id: str, message: bytes) -> bytes:
+    """The line of an answer. `message` is one JSON object without raw newlines."""
+    return b'{"custom_id":"%b","result":{"type":"succeeded","message":%b}}\n' % (
+        custom_id.encode(),
+        message,
+    )
+
+
+def errored(custom_id: str, problem: bytes) -> bytes:
+    """The line of a refusal: `problem` is a whole error envelope (the nesting is the API's)."""
+    return b'{"custom_id":"%b","result":{"type":"errored","error":%b}}\n' % (custom_id.encode(), problem)
+
+
+def canceled(custom_id: str) -> bytes:
+    """The line of a request that a cancel came before."""
+    return b'{"custom_id":"%b","result":{"type":"canceled"}}\n' % custom_id.encode()
+
+
+def expired(custom_id: str) -> bytes:
+    """The line of a request that `expires_at` came before."""
+    return b'{"custom_id":"%b","result":{"type":"expired"}}\n' % custom_id.encode()
+
+
+class _Result(msgspec.Struct, gc=False):
+    type: Kind
+
+
+class Line(msgspec.Struct, gc=False):
+    """What we read back of our own line: whose it is and of which kind."""
+
+    custom_id: str
+    result: _Result
+
+
+read_lines = msgspec.json.Decoder(Line).decode_lines
