@@ -31,6 +31,7 @@ class NotAMessage(ValueError):
 
 _decode_head = msgspec.json.Decoder(_Head).decode
 _decode_usage = msgspec.json.Decoder(Usage).decode
+_BRACKET = ord("[")
 _STANDARD = b'"service_tier":"standard"'
 _BATCH = b'"service_tier":"batch"'
 
@@ -47,7 +48,7 @@ def as_batch(message: bytes) -> tuple[bytes, Usage]:
         usage = _decode_usage(head.usage)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotAMessage(f"the engine's answer is not a Message: {error}") from error
-    if head.type != "message" or head.role != "assistant" or bytes(head.content[:1]) != b"[":
+    if head.type != "message" or head.role != "assistant" or memoryview(head.content)[0] != _BRACKET:
         raise NotAMessage(f"the engine's answer is not a Message: type {head.type!r}, role {head.role!r}")
     if usage.service_tier == "batch":
         return message, usage

@@ -1,0 +1,46 @@
+# Everything a person does with a checkout. `make` lists it. Needs Python 3.11 or newer (and Node 20 for one test).
+PYTHON ?= python3
+BIN := .venv/bin
+ENVIRONMENT := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint test-fast test-long sdks bench clean
+
+help: ## list these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(ENVIRONMENT) ## make the environment
+
+$(ENVIRONMENT): pyproject.toml requirements/dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "overnight needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+demo: setup ## from nothing to five invoices, some tickets and reviews
+	$(BIN)/overnight demo
+
+test: lint sdks ## everything CI runs
+	$(BIN)/pytest
+
+lint: setup ## format, lint, types, direction of imports
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+sdks: setup ## older official SDKs, each in its own environment
+	tests/sdk/install.sh
+
+test-fast: setup ## tests without the slow suites
+	$(BIN)/pytest tests/unit tests/conformance tests/tidy
+
+test-long: setup sdks ## the longer runs: fuzzing, more crash points, larger batches
+	OVERNIGHT_LONG=1 $(BIN)/pytest tests
+
+bench: setup ## all benchmarks, one JSON line each
+	for script in ingest results dispatch creates transports; do $(BIN)/python benchmarks/$$script.py; done
+
+clean: ## remove what the targets above made
+	rm -rf .venv .venv-* node_modules build dist

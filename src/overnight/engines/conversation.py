@@ -1,0 +1,143 @@
+"""The whole of a Messages body as the embedded engine understands it: what `wire.params` leaves to engines.
+
+A type stands here only if the engine can honour it. Content it cannot read (images, PDFs, the blocks of server
+tools) has no type, so decoding itself refuses it and names the place.
+Source: https://platform.claude.com/docs/en/api/messages/create.
+"""
+
+import re
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from overnight.errors import InvalidRequest
+from overnight.wire import complaint
+
+
+class Text(msgspec.Struct, tag="text", gc=False):
+    text: str
+
+
+class SearchResult(msgspec.Struct, tag="search_result"):
+    """Inlined: its title, its source, its text."""
+
+    title: str
+    source: str
+    content: list[Text]
+
+
+class PlainText(msgspec.Struct, tag="text", gc=False):
+    data: str
+
+
+class Passages(msgspec.Struct, tag="content"):
+    content: str | list[Text]
+
+
+class Document(msgspec.Struct, tag="document"):
+    """Inlined, if its source is text. `citations` are ignored: an answer never cites."""
+
+    source: PlainText | Passages
+    title: str | None = None
+    context: str | None = None
+
+
+class Thinking(msgspec.Struct, tag="thinking", gc=False):
+    """Left out of the prompt: only the turn that thought it has a use for it."""
+
+
+class RedactedThinking(msgspec.Struct, tag="redacted_thinking", gc=False):
+    """Left out of the prompt, as it was never ours to read."""
+
+
+class ToolUse(msgspec.Struct, tag="tool_use"):
+    id: str
+    name: str
+    input: msgspec.Raw
+
+
+class ToolResult(msgspec.Struct, tag="tool_result"):
+    tool_use_id: str
+    content: str | list[Text | SearchResult | Document] | None = None
+    is_error: bool | None = None
+
+
+Readable: TypeAlias = Text | SearchResult | Document
+Block: TypeAlias = Readable | Thinking | RedactedThinking | ToolUse | ToolResult
+
+
+class Turn(msgspec.Struct):
+    role: Literal["user", "assistant"]
+    content: str | list[Block]
+
+
+class Tool(msgspec.Struct):
+    """A tool of the caller's. Server tools have a `type` other than "custom" and are refused."""
+
+    name: str
+    description: str | None = None
+    input_schema: msgspec.Raw = msgspec.Raw(b'{"type":"object"}')
+    type: str | None = None
+
+
+class ToolChoice(msgspec.Struct):
+    type: Literal["auto", "any", "tool", "none"] = "auto"
+    name: str | None = None  # Only with "tool".
+    disable_parallel_tool_use: bool | None = None
+
+
+class Format(msgspec.Struct):
+    """The shape of a structured answer."""
+
+    type: Literal["json_schema"]
+    schema: msgspec.Raw
+
+
+class OutputConfig(msgspec.Struct):
+    """`effort` is accepted and has no effect."""
+
+    format: Format | None = None
+
+
+class ThinkingConfig(msgspec.Struct):
+    type: Literal["enabled", "adaptive", "disabled"]
+
+
+class Conversation(msgspec.Struct):
+    """A Messages or count_tokens body. Fields that are not here are accepted and have no effect."""
+
+    model: str
+    messages: list[Turn]
+    max_tokens: int = 1  # count_tokens has none.
+    system: str | list[Text] | None = None
+    stop_sequences: list[str] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    tools: list[Tool] | None = None
+    tool_choice: ToolChoice | None = None
+    output_config: OutputConfig | None = None
+    output_format: Format | None = None  # The beta's spelling of output_config.format.
+    thinking: ThinkingConfig | None = None
+
+
+_UNKNOWN_TYPE = re.compile(r"Invalid value '(?P<type>[^']*)' - at `\$(?P<path>.*)\.type`$")
+_decode = msgspec.json.Decoder(Conversation).decode
+
+
+def read(params: bytes) -> Conversation:
+    """The decoded body. Raises InvalidRequest naming what the embedded engine cannot take, and where."""
+    try:
+        return _decode(params)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(_said(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(complaint.of_syntax(error)) from error
+
+
+def _said(error: msgspec.ValidationError) -> str:
+    unknown = _UNKNOWN_TYPE.match(str(error))
+    if unknown is None or not unknown["path"].startswith(".messages"):
+        return complaint.of_validation(error)
+    path = unknown["path"].replace("[", ".").replace("]", "").lstrip(".")
+    return f"{path}: {unknown['type']!r} is not supported by the embedded model, which reads text only"

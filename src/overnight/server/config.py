@@ -1,0 +1,154 @@
+"""The settings of a server: one frozen struct, from one TOML file, then environment, then flags.
+
+Only what differs between installations is here; what the API promises is in `limits`. An unknown key or a bad value
+stops the start and names the key and where it came from. `overnight config` prints the effective values.
+"""
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from overnight.errors import UsageError
+from overnight.ids import DEFAULT_WORKSPACE
+
+ENVIRONMENT_PREFIX = "OVERNIGHT_"
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine. `spec`: embedded | PATH.gguf | hf:OWNER/REPO/FILE.gguf | http(s)://… | claude."""
+
+    spec: str
+    models: list[str] = []  # Patterns it is asked for; empty: all names it serves, or `*` for a server.
+    api_key: str = ""  # Of the upstream. Prefer `api_key_env`: a file with a key in it leaks.
+    api_key_env: str = ""
+    in_flight_max: Annotated[int, Meta(ge=1, le=4096)] | None = None  # None: 4 embedded, 64 for a server.
+    context_tokens: Annotated[int, Meta(ge=64)] | None = None  # Embedded only, per request.
+    threads: Annotated[int, Meta(ge=1)] | None = None  # Embedded only.
+
+
+class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One API key and the workspace it opens. `sha256` is the hex digest of the key."""
+
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    workspace: Annotated[str, Meta(pattern="^wrkspc_[0-9A-Za-z]{1,64}$")] = DEFAULT_WORKSPACE
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything an operator can set."""
+
+    listen: str = "127.0.0.1:8642"
+    data: str = "overnight-data"
+    engines: list[EngineSettings] = msgspec.field(default_factory=lambda: [EngineSettings(spec="embedded")])
+    api_key: str = ""  # One key for the default workspace; meant for the environment.
+    keys: list[KeySettings] = []
+    public_url: Annotated[str, Meta(pattern="^(https?://[^ ]+)?$")] = ""  # What results_url begins with.
+    trusted_proxies: list[str] = msgspec.field(  # Whose X-Forwarded-* headers count.
+        default_factory=lambda: ["127.0.0.1/32", "::1/128"]
+    )
+    request_counts: Literal["live", "at_end"] = "live"  # at_end: zeros until the end, as the hosted API.
+    strict_version: bool = True  # Refuse requests without anthropic-version, as the hosted API.
+    strict_params: bool = False  # Refuse unknown fields in params, as the hosted API.
+    requests_per_minute: Annotated[int, Meta(ge=1)] | None = None  # Per workspace, on the batch endpoints.
+
+    @property
+    def host(self) -> str:
+        """The address to listen on."""
+        return self.listen.rpartition(":")[0].strip("[]")
+
+    @property
+    def port(self) -> int:
+        """The port to listen on; 0 picks a free one."""
+        return int(self.listen.rpartition(":")[2])
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers must show a key."""
+        return bool(self.keys or self.api_key)
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """The settings, and where each one came from: `default`, a file, a variable, or a flag."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+
+
+def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Loaded:
+    """The effective settings. Later sources win: file, environment (`OVERNIGHT_…`), flags. UsageError if wrong."""
+    values: dict[str, Any] = {}
+    origins = dict.fromkeys(Settings.__struct_fields__, "default")
+    for origin, found in (*_from_file(file), *_from_environment(environment), *_from_flags(flags)):
+        for name, value in found.items():
+            _check_one(name, value, origin)
+            values[name], origins[name] = value, origin
+    settings = msgspec.convert(values, Settings, strict=False)
+    _check_together(settings, origins)
+    return Loaded(settings, origins)
+
+
+def _from_file(file: Path | None) -> list[tuple[str, dict[str, Any]]]:
+    if file is None:
+        return []
+    try:
+        return [(str(file), tomllib.loads(file.read_text(encoding="utf-8")))]
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration {file}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is not valid TOML: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[str, dict[str, Any]]]:
+    found: list[tuple[str, dict[str, Any]]] = []
+    for name in Settings.__struct_fields__:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if variable in environment:
+            text = environment[variable]
+            value = [{"spec": spec} for spec in text.split()] if name == "engines" else text
+            found.append((f"${variable}", {name: text.split() if name == "trusted_proxies" else value}))
+    return found
+
+
+def _from_flags(flags: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(f"--{name.replace('_', '-')}", {name: value}) for name, value in flags.items()]
+
+
+def _check_one(name: str, value: Any, origin: str) -> None:
+    if name not in Settings.__struct_fields__:
+        known = ", ".join(Settings.__struct_fields__)
+        raise UsageError(f"{origin}: there is no setting {name!r}; the settings are {known}")
+    try:
+        msgspec.convert({name: value}, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        shown = "" if "key" in name else f" (it is {value!r})"
+        raise UsageError(f"{origin}: {name}: {error}{shown}") from error
+
+
+def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
+    host, _, port = settings.listen.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise UsageError(f"{origins['listen']}: listen: {settings.listen!r} is not HOST:PORT")
+    for network in settings.trusted_proxies:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise UsageError(f"{origins['trusted_proxies']}: trusted_proxies: {error}") from error
+    if not is_loopback(settings.host) and not settings.needs_key:
+        raise UsageError(
+            f"{origins['listen']}: listening on {settings.host} would let anybody on the network in: "
+            "set OVERNIGHT_API_KEY or [[keys]] first, or listen on 127.0.0.1"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,92 @@
+"""GET /v1/models and /v1/models/{id}: what the engines serve now.
+
+Source: https://platform.claude.com/docs/en/api/models/list.
+"""
+
+import asyncio
+from typing import Literal
+
+import msgspec
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from overnight.engines.engine import Model
+from overnight.errors import NotFound
+from overnight.server import answers, context
+
+_CREATED_AT = "2026-01-01T00:00:00Z"  # Engines do not say; the field is required by clients' types.
+
+
+class _Supported(msgspec.Struct, frozen=True):
+    supported: bool = True
+
+
+class _Capabilities(msgspec.Struct, frozen=True):
+    batch: _Supported = _Supported()
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as the API writes it."""
+
+    id: str
+    type: Literal["model"] = "model"
+    display_name: str
+    created_at: str = _CREATED_AT
+    max_input_tokens: int | None = None
+    max_tokens: int | None = None
+    capabilities: _Capabilities = _Capabilities()
+
+
+class _Page(msgspec.Struct, frozen=True, kw_only=True):
+    data: list[ModelInfo]
+    has_more: bool
+    first_id: str | None
+    last_id: str | None
+
+
+async def page(http_request: HttpRequest) -> Response:
+    """GET /v1/models: all of them on one page; cursors that point past the end get an empty one."""
+    context.workspace_of(http_request)
+    found = await _served(http_request)
+    ids = [model.id for model in found]
+    after = http_request.query_params.get("after_id")
+    before = http_request.query_params.get("before_id")
+    if after in ids:
+        found = found[ids.index(after) + 1 :]
+    elif before in ids:
+        found = found[: ids.index(before)]
+    return answers.json(
+        _Page(
+            data=found,
+            has_more=False,
+            first_id=found[0].id if found else None,
+            last_id=found[-1].id if found else None,
+        )
+    )
+
+
+async def retrieve(http_request: HttpRequest) -> Response:
+    """GET /v1/models/{id}; a name that an engine answers without listing it, such as an alias, exists too."""
+    context.workspace_of(http_request)
+    name = http_request.path_params["model_id"]
+    for model in await _served(http_request):
+        if model.id == name:
+            return answers.json(model)
+    if context.of(http_request).fleet.pool_for(name) is None:
+        raise NotFound(f"model: {name[:200]}")
+    return answers.json(ModelInfo(id=name, display_name=name))
+
+
+async def _served(http_request: HttpRequest) -> list[ModelInfo]:
+    pools = context.of(http_request).fleet.pools
+    found = await asyncio.gather(*(pool.engine.models() for pool in pools))
+    return [_info(model) for models in found for model in models]
+
+
+def _info(model: Model) -> ModelInfo:
+    return ModelInfo(
+        id=model.id,
+        display_name=model.display_name,
+        max_input_tokens=model.max_input_tokens,
+        max_tokens=model.max_tokens,
+    )

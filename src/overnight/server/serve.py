@@ -1,0 +1,131 @@
+"""A server from start to end: open the store (which is recovery), start engines, serve and work, drain, close."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import uvicorn
+
+from overnight import limits
+from overnight.errors import UsageError
+from overnight.ids import base58
+from overnight.ports.world import World
+from overnight.runner import tallies
+from overnight.runner.fleet import Fleet
+from overnight.runner.upkeep import Upkeep
+from overnight.runner.worker import Worker
+from overnight.server import build, context
+from overnight.server.app import app
+from overnight.server.config import Settings
+from overnight.server.context import Context
+from overnight.store.store import Store, open_directory
+
+log = logging.getLogger("overnight.server")
+_KEEP_ALIVE_S = 75  # Longer than SDK connection pools keep a connection idle, so that they never race our close.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def serve(settings: Settings, world: World, *, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain within `limits.DRAIN_S_MAX`; a second signal exits at once.
+
+    `on_ready` gets the URL once requests are answered. Raises UsageError or StoreError before that.
+    """
+    stopping = asyncio.Event()
+    with _listening(settings) as listener:
+        async with open_directory(Path(settings.data), world) as store, _composed(settings, store, world) as here:
+            _handle_signals(stopping)
+            gc.collect()
+            gc.freeze()  # What lives as long as the process is not looked at again.
+            gc.set_threshold(50_000, 20, 100)  # 37 % of the dispatch CPU at 1,024 in flight (docs/adr/0003).
+            await _run(here, listener, stopping, on_ready)
+    world.offload.close()
+
+
+def _listening(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {settings.listen}: {error.strerror}; choose another address with --listen"
+        ) from error
+
+
+@asynccontextmanager
+async def _composed(settings: Settings, store: Store, world: World) -> AsyncIterator[Context]:
+    fleet = Fleet(build.routes(settings.engines, world=world), world)
+    await fleet.start()
+    try:
+        live = await tallies.restored(store)
+        name = f"{socket.gethostname()}-{os.getpid()}-{base58(int.from_bytes(world.entropy.bytes(6)), width=6)}"
+        worker = Worker(store, fleet, world, live, name=name, is_strict=settings.strict_params)
+        yield Context(
+            settings=settings,
+            store=store,
+            fleet=fleet,
+            worker=worker,
+            upkeep=Upkeep(store, world),
+            tallies=live,
+            world=world,
+            keys=context.workspaces_by_key(settings),
+        )
+    finally:
+        await fleet.close()
+
+
+async def _run(
+    here: Context, listener: socket.socket, stopping: asyncio.Event, on_ready: Callable[[str], None]
+) -> None:
+    http = _Http(
+        uvicorn.Config(
+            app(here),
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # `server.urls` decides whose forwarded headers count, and for what.
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(limits.DRAIN_S_MAX - 5),
+        )
+    )
+    host, port = listener.getsockname()[:2]
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(http.serve(sockets=[listener]))
+        upkeep = group.create_task(here.upkeep.run())
+        working = group.create_task(here.worker.run())
+        on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+        await stopping.wait()
+        http.should_exit = True
+        here.worker.drain()
+        await asyncio.wait([working, serving], timeout=limits.DRAIN_S_MAX)
+        for task in (working, serving, upkeep):
+            task.cancel()
+
+
+class _Http(uvicorn.Server):
+    """Uvicorn without its own signal handlers: one place decides what a signal means."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _handle_signals(stopping: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stopping.is_set():
+            os._exit(128 + number)  # The store needs no goodbye: opening it is recovery.
+        log.info("%s: finishing what is in flight; send it again to exit at once", number.name)
+        stopping.set()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
