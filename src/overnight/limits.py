@@ -44,7 +44,7 @@ LEASE_TRUST_MARGIN_MS: Final = 5_000  # A holder stops this early: one slow fsyn
 LEASED_BYTES_MAX: Final = 64 * MIB  # Raw requests a worker holds at once; beyond it no segment is leased.
 LEASED_SEGMENTS_MAX: Final = 256  # Per worker: bounds its memory when batches hold one request each.
 
-# --- Running ----------------------------------------------------------------------------------------------------------
+# --- Running ------------------------------------------------------------------------------------------------------
 
 CHECKPOINT_EVERY_MS: Final = 200  # Group commit of results: what a kill -9 may repeat, beside what was in flight.
 CHECKPOINT_BUFFER_BYTES_MAX: Final = 8 * MIB  # Results not yet on disk; beyond it the engine waits for the disk.

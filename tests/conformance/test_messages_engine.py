@@ -528,13 +528,14 @@ async def _hold_to_llama(engine: Messages, asked: Call) -> None:
     text = b"".join([piece async for piece in engine.stream(streamed)])
     assert text.startswith(b"event: message_start\n")
     assert b"event: message_stop\n" in text
-    refused = await engine.answer(msgspec.structs.replace(asked, params=b'{"model":"tiny","messages":5}'))
-    assert not isinstance(refused, Answered | Busy)
+    too_long = await engine.answer(msgspec.structs.replace(asked, params=_tiny_params("word " * 4_000)))
+    assert isinstance(too_long, Refused), too_long
+    assert too_long.status == 400
 
 
-def _tiny_params(**more: Any) -> bytes:
-    messages = [{"role": "user", "content": "What is the capital of France?"}]
-    return msgspec.json.encode({"model": "tiny", "max_tokens": 8, "messages": messages} | more)
+def _tiny_params(text: str = "What is the capital of France?", *, stream: bool = False) -> bytes:
+    messages = [{"role": "user", "content": text}]
+    return msgspec.json.encode({"model": "tiny", "max_tokens": 8, "messages": messages, "stream": stream})
 
 
 def _llama(xllamacpp: Any, weights: Path) -> Any:

@@ -41,7 +41,11 @@ class TestPlain(TransportSuite):
         self, server: ScriptedServer, transport: Transport
     ) -> None:
         impatient = PlainTransport(server.url, idle_s=IMPATIENCE_S)
-        peer = await warm(server, impatient)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(settled(post(impatient, timeout_s=600.0)))
+            peer = await server.accept()
+            await peer.request()
+            peer.say(OK)
         assert await peer.is_closed()
         await impatient.close()
 

@@ -2,7 +2,8 @@
 
 Two kinds of failure differ in what they say about the request. `Busy` says nothing: the engine had no room, or
 is not there at all, so the request waits as long as the batch lives (`core.gate` decides how long). `Broken` may
-be the request's own doing (it crashes the server, it never ends), so it counts, and after `limits.ATTEMPTS_MAX` it is an errored row.
+be the request's own doing (it crashes the server, it never ends), so it counts, and after `limits.ATTEMPTS_MAX` it
+is an errored row.
 
 Backoff is exponential with equal jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 The retry budget keeps a broken engine from being hit by more retries than work (SRE book, chapter 21).

@@ -16,6 +16,13 @@ def is_gzip(headers: Mapping[str, str]) -> bool:
     return coding != "identity"
 
 
+def check_transfer(headers: Mapping[str, str]) -> None:
+    """Raises BadReply if the transfer itself is coded in another way than by chunks."""
+    coding = headers.get("transfer-encoding", "chunked")
+    if coding.lower() != "chunked":
+        raise BadReply(f"the answer has the transfer-encoding {coding[:50]!r}")
+
+
 class Gunzip:
     """The bytes inside gzip, one member or several.
 

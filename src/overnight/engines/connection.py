@@ -13,7 +13,7 @@ from typing import Protocol, cast
 import httptools
 
 from overnight import limits
-from overnight.engines.coding import gunzipped, is_gzip
+from overnight.engines.coding import check_transfer, gunzipped, is_gzip
 from overnight.engines.transport import BadReply, ConnectionLost, Reply, TimedOut, TransportError
 
 # Bytes that may arrive without adding to a body: head, 1xx answers, chunk headers, trailers.
@@ -328,13 +328,12 @@ def _reply(exchange: Exchange) -> Reply:
 def _check_framing(exchange: Exchange) -> None:
     """Decide how the body ends. Raises BadReply if it is too large, or framed in a way nobody here understands."""
     headers, has_no_body = exchange.headers, exchange.status in (204, 304)
-    length, coding = headers.get("content-length"), headers.get("transfer-encoding")
-    if coding is not None and coding.lower() != "chunked":
-        raise BadReply(f"the answer has the transfer-encoding {coding[:50]!r}")
+    check_transfer(headers)
+    length = headers.get("content-length")
     is_whole = exchange.pieces is None or exchange.status != 200
     if length is not None and is_whole and not has_no_body and int(length) > limits.ENGINE_REPLY_BYTES_MAX:
         raise BadReply(_TOO_LARGE)
-    exchange.ends_with_connection = length is None and coding is None and not has_no_body
+    exchange.ends_with_connection = not has_no_body and length is None and "transfer-encoding" not in headers
 
 
 def _bad_reply(exchange: Exchange, error: Exception) -> BadReply:

@@ -14,7 +14,7 @@ from yarl import URL
 
 from overnight import __version__, limits
 from overnight.engines.address import Address, address
-from overnight.engines.coding import Gunzip, gunzipped, is_gzip
+from overnight.engines.coding import Gunzip, check_transfer, gunzipped, is_gzip
 from overnight.engines.head import checked_path, header_lines
 from overnight.engines.transport import BadReply, ConnectFailed, ConnectionLost, Reply, TimedOut
 
@@ -140,9 +140,13 @@ class PooledTransport:
             if self._fresh is None:
                 self._fresh = self._session(force_close=True)
             response = await exchange.begin(self._fresh, timeout_s)
-        if response.status == 101:
+        try:
+            check_transfer(_headers(response))
+            if response.status == 101:
+                raise BadReply("the server wants to speak another protocol (status 101)")
+        except BadReply:
             response.close()
-            raise BadReply("the server wants to speak another protocol (status 101)")
+            raise
         return response
 
     def _session(self, *, force_close: bool) -> aiohttp.ClientSession:

@@ -5,9 +5,11 @@ necessarily ensure that the entry in the directory containing the file has also 
 """
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterable
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import Protocol
 
@@ -52,7 +54,7 @@ class OsFiles:
                 for piece in pieces:
                     file.write(piece)
                 file.flush()
-                os.fsync(file.fileno())
+                _sync_data(file.fileno())
             part.rename(path)
             _fsync_directory(path.parent)
         except OSError as error:
@@ -65,10 +67,9 @@ class OsFiles:
             is_new = not path.exists()
             if is_new:
                 _make_directories_durably(path.parent)
-            with path.open("ab") as file:
-                file.write(data)
-                file.flush()
-                os.fdatasync(file.fileno()) if hasattr(os, "fdatasync") else os.fsync(file.fileno())
+            with path.open("ab", buffering=0) as file:
+                _append_whole(file, data)
+                _sync_data(file.fileno())
             if is_new:
                 _fsync_directory(path.parent)
         except OSError as error:
@@ -94,11 +95,32 @@ class OsFiles:
             raise _store_error(error, path) from error
 
 
+def _append_whole(file: FileIO, data: bytes) -> None:
+    """Append all of `data` or, if the disk is full, none: half a record would hide every later one."""
+    start = file.seek(0, os.SEEK_END)
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[file.write(view) :]
+    except OSError:
+        with suppress(OSError):
+            file.truncate(start)
+        raise
+
+
 def _make_directories_durably(directory: Path) -> None:
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
         _fsync_directory(path.parent)
+
+
+def _sync_data(descriptor: int) -> None:
+    """Wait until the data is on the medium. On macOS fsync(2) stops at the drive's cache; F_FULLFSYNC does not."""
+    if hasattr(fcntl, "F_FULLFSYNC"):
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fdatasync(descriptor)
 
 
 def _fsync_directory(directory: Path) -> None:

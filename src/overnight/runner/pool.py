@@ -5,6 +5,7 @@ they enter the engine at once, and lanes stand back until there is room again (i
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from overnight.ports.entropy import Entropy
 from overnight.ports.marks import Marks
 from overnight.runner.segmentrun import Work
 from overnight.wire import message, problem, result
+
+log = logging.getLogger("overnight.runner")
 
 
 class Pool:
@@ -145,7 +148,11 @@ class Pool:
             timeout_s=limits.ENGINE_TIMEOUT_S,
         )
         self._marks.reach("request.dispatched")
-        outcome = await self.engine.answer(call)
+        try:
+            outcome = await self.engine.answer(call)
+        except Exception as error:  # A bug in an engine costs the request it meets, not the night.
+            log.exception("engine %s failed on a request", self.engine.name)
+            outcome = Broken(reason=f"the engine failed: {type(error).__name__}")
         self._marks.reach("request.answered")
         return outcome
 

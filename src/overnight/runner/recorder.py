@@ -68,6 +68,7 @@ class Recorder:
                 self.trouble = str(error)
                 run.put_back(lines)
                 return
+            self.trouble = ""
             run.has_log = True
             self._world.marks.reach("checkpoint.durable")
 

@@ -41,7 +41,7 @@ class Worker:
         self, store: Store, fleet: Fleet, world: World, tallies: Tallies, *, name: str, is_strict: bool = False
     ) -> None:
         self.name = name
-        self.trouble = ""  # A segment that cannot be read or sealed, in words for health.
+        self.troubles: dict[str, str] = {}  # What holds work up, in words for health, by what it is.
         self.recorder = Recorder(store, world)
         self._store, self._fleet, self._world, self._tallies = store, fleet, world, tallies
         self._is_strict = is_strict
@@ -123,8 +123,9 @@ class Worker:
                 served=self._served,
             )
         except StoreError as error:
-            self.trouble = str(error)
+            self.troubles["leases"] = str(error)
             return False
+        self.troubles.pop("leases", None)
         if taken and not self._runs:
             self._trusted_until_ms = began_ms + limits.LEASE_TTL_MS - limits.LEASE_TRUST_MARGIN_MS
         for leased in taken:
@@ -159,7 +160,7 @@ class Worker:
             works = run.start(await self._read(run.leased))
             await self.recorder.carry_over(run)
         except StoreError as error:
-            self.trouble = f"segment {run.lease.segment} waits for a restart: {error}"
+            self._park(run, error)
             return  # It stays leased by us: taking it again would end the same way.
         run.is_started = True
         now_ms = self._world.clock.now_ms()
@@ -226,9 +227,13 @@ class Worker:
         try:
             await self.recorder.seal(run)
         except StoreError as error:
-            self.trouble = f"segment {run.lease.segment} waits for a restart: {error}"
+            self._park(run, error)
             return
         self._forget(run)
+
+    def _park(self, run: SegmentRun, error: StoreError) -> None:
+        segment = run.lease.segment
+        self.troubles[f"segment {segment.index} of {segment.batch_id}"] = f"waits for a restart: {error}"
 
     def _forget(self, run: SegmentRun) -> None:
         run.cancel_timers()
@@ -257,8 +262,9 @@ class Worker:
         try:
             renewal = await self._store.control.renew(self.name, now_ms=began_ms)
         except StoreError as error:
-            self.trouble = f"leases cannot be renewed: {error}"
+            self.troubles["renewal"] = str(error)
             return
+        self.troubles.pop("renewal", None)
         self._trusted_until_ms = began_ms + limits.LEASE_TTL_MS - limits.LEASE_TRUST_MARGIN_MS
         held = set(renewal.held)
         for run in before:

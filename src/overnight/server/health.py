@@ -25,7 +25,7 @@ async def health(http_request: HttpRequest) -> Response:
     here = context.of(http_request)
     trouble = {
         "results": here.worker.recorder.trouble,
-        "segments": here.worker.trouble,
+        **here.worker.troubles,
         "upkeep": here.upkeep.trouble,
         **{f"engine {name}": said for name, said in here.fleet.trouble().items()},
     }

@@ -30,12 +30,13 @@ _WORKSPACES = """
 _CANDIDATES = f"""
     SELECT {rows.BATCH_COLUMNS}, age FROM batches WHERE workspace = ? AND ended_at_ms IS NULL AND EXISTS (
         SELECT 1 FROM segments
-        WHERE segments.batch_id = batches.id AND is_sealed = 0 AND lease_expires_at_ms <= ?
+        WHERE segments.batch_id = batches.id AND is_sealed = 0 AND lease_expires_at_ms <= ? AND worker IS NOT ?
     ) ORDER BY age LIMIT {_CANDIDATES_OF_WORKSPACE_MAX}
 """
 _FREE_SEGMENTS = """
     SELECT position, requests, raw_bytes, offset, length, requests_inline, epoch, lease_expires_at_ms
-    FROM segments WHERE batch_id = ? AND is_sealed = 0 AND lease_expires_at_ms <= ? ORDER BY position LIMIT ?
+    FROM segments WHERE batch_id = ? AND is_sealed = 0 AND lease_expires_at_ms <= ? AND worker IS NOT ?
+    ORDER BY position LIMIT ?
 """
 
 
@@ -46,20 +47,21 @@ class Wanted(NamedTuple):
     segments: int
 
 
-def candidates(sql: sqlite3.Connection, *, now_ms: int) -> list[schedule.Candidate]:
-    """The oldest batches of each workspace that have a free segment."""
+def candidates(sql: sqlite3.Connection, worker: str, *, now_ms: int) -> list[schedule.Candidate]:
+    """The oldest batches of each workspace with a segment that is free to `worker`: one of its own that ran out
+    is not, for it may still be working on it; renewal revives that one."""
     return [
         schedule.Candidate(batch=rows.to_batch(row), age=row[-1])
         for (workspace,) in sql.execute(_WORKSPACES).fetchall()
-        for row in sql.execute(_CANDIDATES, (workspace, now_ms))
+        for row in sql.execute(_CANDIDATES, (workspace, now_ms, worker))
     ]
 
 
-def has_work(sql: sqlite3.Connection, *, wanted: Wanted, now_ms: int) -> bool:
+def has_work(sql: sqlite3.Connection, worker: str, *, wanted: Wanted, now_ms: int) -> bool:
     """Whether `lease` would find anything."""
     return wanted.segments > 0 and any(
         wanted.requests > 0 or life.kind_of_unfinished(item.batch, now_ms=now_ms) is not None
-        for item in candidates(sql, now_ms=now_ms)
+        for item in candidates(sql, worker, now_ms=now_ms)
     )
 
 
@@ -70,7 +72,7 @@ def lease(
     it needs no engine, and a busy engine must not keep a canceled batch from ending (I6)."""
     taken: list[LeasedSegment] = []
     requests_left = wanted.requests
-    for candidate in schedule.order(candidates(sql, now_ms=now_ms), served=served, now_ms=now_ms):
+    for candidate in schedule.order(candidates(sql, worker, now_ms=now_ms), served=served, now_ms=now_ms):
         is_closing = life.kind_of_unfinished(candidate.batch, now_ms=now_ms) is not None
         segments_left = wanted.segments - len(taken)
         if segments_left <= 0 or (requests_left <= 0 and not is_closing):
@@ -86,7 +88,7 @@ def _take(sql: sqlite3.Connection, batch: Batch, worker: str, wanted: Wanted, *,
     (requests_key,) = sql.execute("SELECT requests_key FROM batches WHERE id = ?", (batch.id,)).fetchone()
     taken: list[LeasedSegment] = []
     requests_left = wanted.requests
-    for row in sql.execute(_FREE_SEGMENTS, (batch.id, now_ms, wanted.segments)).fetchall():
+    for row in sql.execute(_FREE_SEGMENTS, (batch.id, now_ms, worker, wanted.segments)).fetchall():
         if requests_left <= 0:
             break
         position, requests, raw_bytes, offset, length, inline, last_epoch, expires_at_ms = row
