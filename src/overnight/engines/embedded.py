@@ -30,8 +30,9 @@ from overnight.engines import answer, chat, completion, conversation
 from overnight.engines.chat import Plan
 from overnight.engines.completion import Chunk, Reading
 from overnight.engines.engine import Call, Model
+from overnight.engines.interactive import api_error
 from overnight.engines.llama import Failed, Llama, Rejected
-from overnight.errors import ApiError, EngineFailed, EngineTimeout, InvalidRequest, Overloaded, UpstreamRefused
+from overnight.errors import EngineFailed, InvalidRequest
 from overnight.ports.entropy import Entropy
 from overnight.wire import problem
 
@@ -153,7 +154,7 @@ class Embedded:
         if isinstance(end, completion.Completion):
             yield events.finish(end)
             return
-        error = _as_error(end)
+        error = api_error(end, name=self.name)
         if not events.has_begun:
             raise error
         yield answer.error_event(problem.encode(error.type, str(error), request_id=None))
@@ -165,7 +166,7 @@ class Embedded:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._counting, self._llama.count, plan.body)
         except Rejected as error:
-            raise _as_error(completion.outcome_of_rejection(str(error), plan)) from error
+            raise api_error(completion.outcome_of_rejection(str(error), plan), name=self.name) from error
         except Failed as error:
             raise EngineFailed(str(error)) from error
 
@@ -246,18 +247,6 @@ class _Job:
 
 def _hand_over(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Chunk | None], chunk: Chunk) -> None:
     loop.call_soon_threadsafe(queue.put_nowait, chunk)
-
-
-def _as_error(trouble: _Trouble) -> ApiError:
-    match trouble:
-        case Refused(status=status, type=error_type, message=message):
-            return UpstreamRefused(message, status=status, error_type=error_type)
-        case Busy(reason=reason):
-            return Overloaded(reason, retry_after_s=1)
-        case Broken(reason=reason, type="timeout_error"):
-            return EngineTimeout(reason)
-        case Broken(reason=reason):
-            return EngineFailed(reason)
 
 
 def _too_slow(call: Call) -> str:

@@ -14,9 +14,10 @@ from overnight.core.retry import Answered, Outcome, Refused
 from overnight.engines.address import Address, address
 from overnight.engines.engine import Call, Model
 from overnight.engines.head import is_header_value
+from overnight.engines.interactive import api_error
 from overnight.engines.plain import PlainTransport
 from overnight.engines.pooled import PooledTransport
-from overnight.engines.replies import api_error, outcome_of, outcome_of_error
+from overnight.engines.replies import outcome_of, outcome_of_error
 from overnight.engines.transport import Reply, Transport, TransportError
 from overnight.errors import EngineFailed, UsageError
 from overnight.ports.clock import Clock, SystemClock

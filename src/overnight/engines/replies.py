@@ -18,7 +18,7 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
-from overnight import errors, limits
+from overnight import limits
 from overnight.core.retry import Answered, Broken, Busy, Outcome, Refused
 from overnight.engines.transport import ConnectFailed, Reply, TimedOut, TransportError
 from overnight.ports.clock import Clock
@@ -26,7 +26,6 @@ from overnight.wire import problem
 
 _OPERATORS = frozenset({401, 402, 403, 407})
 _NO_ROOM = frozenset({429, 503, 529})
-_RETRY_AFTER_MS = 5_000  # For interactive callers, when the engine names no time.
 
 
 class _Envelope(msgspec.Struct):
@@ -72,21 +71,6 @@ def outcome_of_error(error: TransportError) -> Busy | Broken:
             return Broken(reason=str(error), type="timeout_error")
         case _:
             return Broken(reason=str(error))
-
-
-def api_error(outcome: Refused | Busy | Broken, *, name: str) -> errors.ApiError:
-    """The same for an interactive caller, as the error to raise; `name` is the engine's."""
-    match outcome:
-        case Refused():
-            return errors.UpstreamRefused(outcome.message, status=outcome.status, error_type=outcome.type)
-        case Busy():
-            wait_ms = _RETRY_AFTER_MS if outcome.retry_after_ms is None else outcome.retry_after_ms
-            text = f"The engine {name} cannot answer now: {outcome.reason}"
-            return errors.Overloaded(text, retry_after_s=math.ceil(wait_ms / 1000))
-        case Broken(type="timeout_error"):
-            return errors.EngineTimeout(f"The engine {name} took too long: {outcome.reason}")
-        case Broken():
-            return errors.EngineFailed(f"The engine {name} failed: {outcome.reason}")
 
 
 def retry_after_ms(reply: Reply, *, clock: Clock) -> int | None:

@@ -13,14 +13,10 @@ from starlette.responses import Response, StreamingResponse
 from overnight import limits
 from overnight.core.retry import Answered, Broken, Busy, Refused
 from overnight.engines.engine import Call
+from overnight.engines.interactive import api_error
 from overnight.errors import (
-    ApiError,
-    EngineFailed,
-    EngineTimeout,
     InvalidRequest,
     NotFound,
-    Overloaded,
-    UpstreamRefused,
 )
 from overnight.runner.pool import Pool
 from overnight.server import answers, context, receive
@@ -41,7 +37,7 @@ async def create(http_request: HttpRequest) -> Response:
         case Answered(message=message):
             return Response(message, media_type="application/json")
         case Refused() | Busy() | Broken():
-            raise _as_error(outcome)
+            raise api_error(outcome, name=pool.engine.name)
         case _:
             assert_never(outcome)
 
@@ -84,18 +80,6 @@ def _call(http_request: HttpRequest, body: bytes, model: str) -> Call:
         service_tier="standard",
         timeout_s=limits.ENGINE_TIMEOUT_S,
     )
-
-
-def _as_error(outcome: Refused | Busy | Broken) -> ApiError:
-    match outcome:
-        case Refused(status=status, type=error_type, message=message):
-            return UpstreamRefused(message, status=status, error_type=error_type)
-        case Busy(reason=reason, retry_after_ms=retry_after_ms):
-            return Overloaded(reason, retry_after_s=max(1, -(-(retry_after_ms or 1000) // 1000)))
-        case Broken(reason=reason, type=error_type):
-            return EngineTimeout(reason) if error_type == "timeout_error" else EngineFailed(reason)
-        case _:
-            assert_never(outcome)
 
 
 async def _streamed(pool: Pool, call: Call) -> Response:
