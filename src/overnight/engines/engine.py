@@ -4,7 +4,7 @@ Expected failures are values (`Outcome`), so that `core.retry` can decide about 
 an exception out of an engine is a bug. Engines know nothing of batches, segments, leases or storage.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -53,7 +53,7 @@ class Engine(Protocol):
         """The outcome of one attempt. Cancelling stops the work as soon as the engine can."""
         ...
 
-    def stream(self, call: Call) -> AsyncIterator[bytes]:
+    def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events, in pieces ready for the wire; `call.params` says `stream: true`.
 
         Raises an `errors.ApiError` before the first piece if the engine refuses, is busy or broken; afterwards

@@ -4,7 +4,7 @@
 by whoever records it (`wire.message.as_batch`). What the answers mean is in `replies`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Literal
 
@@ -116,13 +116,13 @@ class Messages:
             return outcome_of_error(error)
         return outcome_of(reply, clock=self._clock, secret=self._secret)
 
-    async def stream(self, call: Call) -> AsyncIterator[bytes]:
+    async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         """See `engine.Engine`. Pieces end where events end, so that what follows a failure is an event of its own."""
         if (refused := _refused_headers(call)) is not None:
             raise api_error(refused, name=self._name)
         headers = _headers(call)
         parts = self._transport.stream("/v1/messages", call.params, headers=headers, timeout_s=call.timeout_s)
-        async with aclosing(parts):  # type: ignore[type-var]
+        async with aclosing(parts):
             try:
                 head = await anext(parts)
             except TransportError as error:

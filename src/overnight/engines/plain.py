@@ -7,7 +7,7 @@ What it does not do, on purpose: TLS, proxies (environment variables are ignored
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 
 from overnight import __version__, limits
 from overnight.engines.address import address
@@ -53,7 +53,7 @@ class PlainTransport:
 
     async def stream(
         self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float
-    ) -> AsyncIterator[Reply | bytes]:
+    ) -> AsyncGenerator[Reply | bytes, None]:
         pieces = Pieces()
         request = self._head("POST", path, headers, "identity", len(body))
         head = await self._exchange(request, body, timeout_s, pieces)

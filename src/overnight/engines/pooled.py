@@ -3,7 +3,7 @@
 import asyncio
 import io
 import math
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from types import SimpleNamespace
 from urllib.request import getproxies, proxy_bypass
@@ -78,7 +78,7 @@ class PooledTransport:
 
     async def stream(
         self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float
-    ) -> AsyncIterator[Reply | bytes]:
+    ) -> AsyncGenerator[Reply | bytes, None]:
         exchange = self._exchange("POST", path, {"accept-encoding": "identity", **headers}, body)
         with self._translated(exchange):
             async with asyncio.timeout(timeout_s):

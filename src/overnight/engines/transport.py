@@ -4,7 +4,7 @@ Why not any client: at 64 requests in flight httpx costs 2,200 µs of CPU a requ
 uvloop 10 µs (docs/adr/0003), and one GPU with a small model already answers 800 a second.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Protocol
 
 import msgspec
@@ -56,7 +56,7 @@ class Transport(Protocol):
 
     def stream(
         self, path: str, body: bytes, *, headers: Mapping[str, str], timeout_s: float
-    ) -> AsyncIterator[Reply | bytes]:
+    ) -> AsyncGenerator[Reply | bytes, None]:
         """First a `Reply` with an empty body (or, if the status is not 200, the whole one, and nothing more),
         then the body in pieces as they arrive. `timeout_s` bounds the wait for each piece."""
         ...

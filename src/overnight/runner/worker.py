@@ -152,7 +152,8 @@ class Worker:
         self._runs[segment] = run
         active = {held.batch.workspace for held in self._runs.values()}
         self._served = schedule.lifted(self._served, active)
-        self._served[workspace] += leased.source.requests
+        if kind_of_unfinished(leased.batch, now_ms=self._world.clock.now_ms()) is None:
+            self._served[workspace] += leased.source.requests
         self._group.create_task(self._open(run))
 
     async def _open(self, run: SegmentRun) -> None:

@@ -3,10 +3,12 @@
 Source: https://platform.claude.com/docs/en/api/messages/create and …/count_tokens.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
-from typing import assert_never
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, aclosing
+from typing import TypeVar, assert_never
 
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
@@ -22,17 +24,20 @@ from overnight.runner.pool import Pool
 from overnight.server import answers, context, receive
 from overnight.wire import complaint, params, text
 
+T = TypeVar("T")
+
 
 async def create(http_request: HttpRequest) -> Response:
     """POST /v1/messages, whole or streamed."""
     context.workspace_of(http_request)
-    body = await _json_body(http_request)
-    prompt = params.read_interactive(body, is_strict=context.of(http_request).settings.strict_params)
-    pool, call = _pool(http_request, prompt.model), _call(http_request, body, prompt.model)
-    if prompt.stream:
-        return await _streamed(pool, call)
-    with pool.interactive():
-        outcome = await pool.engine.answer(call)
+    async with AsyncExitStack() as held:
+        body = await _json_body(http_request, held)
+        prompt = params.read_interactive(body, is_strict=context.of(http_request).settings.strict_params)
+        pool, call = _pool(http_request, prompt.model), _call(http_request, body, prompt.model)
+        if prompt.stream:
+            return await _streamed(http_request, _pieces(pool, call, held.pop_all()))
+        with pool.interactive():
+            outcome = await _unless_gone(http_request, pool.engine.answer(call))
     match outcome:
         case Answered(message=message):
             return Response(message, media_type="application/json")
@@ -45,19 +50,37 @@ async def create(http_request: HttpRequest) -> Response:
 async def count_tokens(http_request: HttpRequest) -> Response:
     """POST /v1/messages/count_tokens."""
     context.workspace_of(http_request)
-    body = await _json_body(http_request)
-    prompt = params.read_countable(body)
-    pool = _pool(http_request, prompt.model)
-    with pool.interactive():
-        count = await pool.engine.count_tokens(_call(http_request, body, prompt.model))
+    async with AsyncExitStack() as held:
+        body = await _json_body(http_request, held)
+        prompt = params.read_countable(body)
+        pool = _pool(http_request, prompt.model)
+        with pool.interactive():
+            count = await pool.engine.count_tokens(_call(http_request, body, prompt.model))
     return answers.json({"input_tokens": count})
 
 
-async def _json_body(http_request: HttpRequest) -> bytes:
-    here = context.of(http_request)
+async def _unless_gone(http_request: HttpRequest, answer: Coroutine[None, None, T]) -> T:
+    """The answer, unless the client goes away first: then the engine is told to stop, and ClientDisconnect."""
+
+    async def watch() -> None:
+        while (await http_request.receive())["type"] != "http.disconnect":
+            pass
+        answering.cancel()
+
+    async with asyncio.TaskGroup() as group:
+        answering = group.create_task(answer)
+        watching = group.create_task(watch())
+        answering.add_done_callback(lambda _: watching.cancel())
+    if answering.cancelled():
+        raise ClientDisconnect
+    return answering.result()
+
+
+async def _json_body(http_request: HttpRequest, held: AsyncExitStack) -> bytes:
+    """The body on one line. Its place among the uploads is given back when `held` is closed."""
     size_bytes = receive.announced_bytes(http_request, bytes_max=limits.MESSAGE_BODY_BYTES_MAX)
-    async with here.uploads.place(size_bytes):
-        body = bytes(await receive.body(http_request, bytes_max=limits.MESSAGE_BODY_BYTES_MAX))
+    await held.enter_async_context(context.of(http_request).uploads.place(size_bytes))
+    body = bytes(await receive.body(http_request, bytes_max=limits.MESSAGE_BODY_BYTES_MAX))
     try:
         return text.on_one_line(body)
     except (ValueError, RecursionError) as error:  # msgspec.DecodeError and UnicodeDecodeError are ValueErrors.
@@ -82,22 +105,23 @@ def _call(http_request: HttpRequest, body: bytes, model: str) -> Call:
     )
 
 
-async def _streamed(pool: Pool, call: Call) -> Response:
-    pieces = _pieces(pool, call)
+async def _streamed(http_request: HttpRequest, pieces: AsyncGenerator[bytes, None]) -> Response:
+    async def first_piece() -> bytes:
+        return await anext(pieces, b"")
+
     try:
-        first = await anext(pieces, b"")  # Errors before the first byte still get their own status.
+        first = await _unless_gone(http_request, first_piece())  # Errors before it still get their own status.
     except BaseException:
         await pieces.aclose()
         raise
-    return StreamingResponse(
-        _joined(first, pieces), media_type="text/event-stream", headers={"cache-control": "no-cache"}
-    )
+    return StreamingResponse(_joined(first, pieces), media_type="text/event-stream")
 
 
-async def _pieces(pool: Pool, call: Call) -> AsyncGenerator[bytes, None]:
-    with pool.interactive():
-        async for piece in pool.engine.stream(call):
-            yield piece
+async def _pieces(pool: Pool, call: Call, held: AsyncExitStack) -> AsyncGenerator[bytes, None]:
+    async with held, aclosing(pool.engine.stream(call)) as pieces:
+        with pool.interactive():
+            async for piece in pieces:
+                yield piece
 
 
 async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

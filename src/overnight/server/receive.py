@@ -58,6 +58,8 @@ class Uploads:
 def announced_bytes(http_request: HttpRequest, *, bytes_max: int) -> int:
     """The most this body can need; TooLarge at once if `content-length` says it is over the limit."""
     text = http_request.headers.get("content-length", "")
+    if not text and "transfer-encoding" not in http_request.headers:
+        return 0  # No body at all (RFC 9112 6.3).
     encoding = http_request.headers.get("content-encoding", "identity")
     if not text.isascii() or not text.isdigit() or encoding != "identity":
         return bytes_max
