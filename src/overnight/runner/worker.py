@@ -147,7 +147,7 @@ class Worker:
             leased,
             counter=self._tallies.counter(segment),
             unsaved=self._unsaved,
-            on_done=lambda done: void(self._group.create_task(self._seal(done))),
+            on_done=self._seal_soon,
         )
         self._runs[segment] = run
         active = {held.batch.workspace for held in self._runs.values()}
@@ -224,6 +224,9 @@ class Worker:
                 grace_s = limits.CANCEL_GRACE_MS / 1000
                 run.timers.append(asyncio.get_running_loop().call_later(grace_s, run.close_all, kind))
 
+    def _seal_soon(self, run: SegmentRun) -> None:
+        self._group.create_task(self._seal(run))
+
     async def _seal(self, run: SegmentRun) -> None:
         try:
             await self.recorder.seal(run)
@@ -281,7 +284,3 @@ class Worker:
     def _wake_pools(self) -> None:
         for pool in self._fleet.pools:
             pool.wake()
-
-
-def void(_: object) -> None:
-    """Drop a value where a callback must return nothing."""
