@@ -145,14 +145,14 @@ def _text(line: "MessageBatchIndividualResponse") -> str:
 def _report(answers: dict[str, str]) -> None:
     click.echo("\nInvoices")
     for invoice in INVOICES:
-        click.echo(f"{invoice.custom_id} -> {_invoice_line(answers[invoice.custom_id], invoice)}")
+        click.echo(f"{invoice.custom_id} -> {invoice_line(answers[invoice.custom_id], invoice)}")
     for title, asked in (("Tickets", TICKETS), ("Reviews", REVIEWS)):
         click.echo(f"\n{title}")
         for custom_id, text in asked.items():
             click.echo(f"{custom_id} -> {answers[custom_id]:<9} | {text}")
 
 
-def _invoice_line(answer: str, invoice: Invoice) -> str:
+def invoice_line(answer: str, invoice: Invoice) -> str:
     """What the model read, the approval it leads to, and where it read the amount wrong."""
     try:
         found = json.loads(answer)

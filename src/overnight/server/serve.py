@@ -20,7 +20,7 @@ from overnight.runner import tallies
 from overnight.runner.fleet import Fleet
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
-from overnight.server import build, context
+from overnight.server import allocator, build, context
 from overnight.server.app import app
 from overnight.server.config import Settings
 from overnight.server.context import Context
@@ -37,6 +37,7 @@ async def serve(settings: Settings, world: World, *, on_ready: Callable[[str], N
     `on_ready` gets the URL once requests are answered. Raises UsageError or StoreError before that.
     """
     stopping = asyncio.Event()
+    allocator.keep_freed_blocks()
     with _listening(settings) as listener:
         async with open_directory(Path(settings.data), world) as store, _composed(settings, store, world) as here:
             _handle_signals(stopping)

@@ -29,13 +29,13 @@ class Packed(NamedTuple):
 
 def sorted_by_prefix(requests: Sequence[Request]) -> list[Request]:
     """The requests in the order in which engines should see them; equal prompts keep the client's order."""
-    keys = [segment.sort_key(decode_parts(request.params)) for request in requests]
+    keys = list(segment.sort_keys(decode_parts(request.params) for request in requests))
     return [requests[index] for index in sorted(range(len(requests)), key=keys.__getitem__)]
 
 
 def cuts(requests: Sequence[Request]) -> Iterator[segment.Cut]:
     """Where to cut the sorted requests."""
-    return segment.cut(memoryview(request.params).nbytes + len(request.custom_id) for request in requests)
+    return segment.cut(len(request.params) + len(request.custom_id) for request in requests)
 
 
 def pack(requests: Sequence[Request]) -> Packed:

@@ -18,45 +18,36 @@ class Usage(msgspec.Struct, gc=False, frozen=True):
     service_tier: str | None = None
 
 
-class _Head(msgspec.Struct, gc=False):
-    type: str
-    role: str
-    content: msgspec.Raw
-    usage: msgspec.Raw
-
-
 class NotAMessage(ValueError):
     """An engine answered 200 with something that is not a Message."""
 
 
-_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_usage = msgspec.json.Decoder(Usage).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_encode = msgspec.json.Encoder().encode
 _BRACKET = ord("[")
-_STANDARD = b'"service_tier":"standard"'
-_BATCH = b'"service_tier":"batch"'
+_BATCH = msgspec.Raw(b'"batch"')
 
 
 def as_batch(message: bytes) -> tuple[bytes, Usage]:
-    """`message` on one line with `usage.service_tier` set to `batch`, and its usage.
+    """`message` on one line with `usage.service_tier` set to `batch`, and its usage as it came.
 
-    Costs one pass without building the content. Raises NotAMessage if it is not valid JSON, not UTF-8 or
-    lacks what clients rely on (`type`, `role`, `content`, `usage`).
+    Costs one pass without building the content; every other value keeps its bytes. Raises NotAMessage if it is
+    not valid JSON, not UTF-8 or lacks what clients rely on (`type`, `role`, `content`, `usage`).
     """
     try:
-        message = text.on_one_line(message)
-        head = _decode_head(message)
-        usage = _decode_usage(head.usage)
+        fields = _decode_fields(text.on_one_line(message))
+        kind, role = _decode_text(fields["type"]), _decode_text(fields["role"])
+        content, usage = fields["content"], _decode_usage(fields["usage"])
+        counters = _decode_fields(fields["usage"])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise NotAMessage(f"the engine's answer is not a Message: {error}") from error
-    if head.type != "message" or head.role != "assistant" or memoryview(head.content)[0] != _BRACKET:
-        raise NotAMessage(f"the engine's answer is not a Message: type {head.type!r}, role {head.role!r}")
-    if usage.service_tier == "batch":
-        return message, usage
-    old = bytes(head.usage)
-    start = message.rfind(old)
-    new = old.replace(_STANDARD, _BATCH)
-    if new is old or new == old:
-        fields = msgspec.json.decode(old, type=dict[str, msgspec.Raw])
-        fields["service_tier"] = msgspec.Raw(b'"batch"')
-        new = msgspec.json.encode(fields)
-    return message[:start] + new + message[start + len(old) :], usage
+    except KeyError as error:
+        raise NotAMessage(f"the engine's answer is not a Message: it has no {error.args[0]!r}") from error
+    if kind != "message" or role != "assistant" or memoryview(content)[0] != _BRACKET:
+        raise NotAMessage(f"the engine's answer is not a Message: type {kind!r}, role {role!r}")
+    # Joined from parts, never searched for: content may hold the very bytes of the usage.
+    counters["service_tier"] = _BATCH
+    fields["usage"] = msgspec.Raw(_encode(counters))
+    return _encode(fields), usage

@@ -1,0 +1,224 @@
+"""The tables of the documentation, compared with the code that they repeat."""
+
+import ast
+import re
+import sqlite3
+import subprocess
+import sys
+import tomllib
+import zlib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from markdown import ROOT, marked_block, pages, table
+from msgspec import NODEFAULT
+from msgspec.structs import fields
+
+from overnight import errors, limits
+from overnight.cli.main import cli
+from overnight.core.batch import TRANSITIONS
+from overnight.errors import ApiError, OvernightError
+from overnight.ports.marks import MARKS
+from overnight.server.app import ROUTES
+from overnight.server.config import ENVIRONMENT_PREFIX, EngineSettings, KeySettings, Settings
+from overnight.store import checkpoint
+from overnight.store.migrations import STEPS
+
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+CONFIGURATION = ROOT / "docs" / "reference" / "configuration.md"
+COMMAND_LINE = ROOT / "docs" / "reference" / "command-line.md"
+HTTP_API = ROOT / "docs" / "reference" / "http-api.md"
+SOURCE = ROOT / "src" / "overnight"
+
+
+def test_the_code_map_names_every_module() -> None:
+    (block,) = marked_block(ARCHITECTURE, "test_the_code_map_names_every_module")
+    package, named = "", set[str]()
+    for line in block.text.splitlines()[1:]:
+        if found := re.match(r"  (\w+)/  ", line):
+            package = f"{found[1]}/"
+        elif found := re.match(r"    (\w+\.py)  +\S", line):
+            named.add(package + found[1])
+        elif found := re.match(r"  (\w+\.py)  +\S", line):
+            named.add(found[1])
+        else:
+            assert not line, f"not understood: {line!r}"
+    modules = {path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py") if path.name != "__init__.py"}
+    assert modules - named == set(), "modules without a line"
+    assert named - modules == set(), "lines without a module"
+
+
+def test_the_state_table_is_the_code() -> None:
+    rows = table(ARCHITECTURE, "test_the_state_table_is_the_code")
+    assert rows == [[before, event, ", ".join(after)] for before, event, after in TRANSITIONS]
+
+
+def test_the_schema_table_is_the_schema() -> None:
+    connection = sqlite3.connect(":memory:")
+    for step in STEPS:
+        connection.executescript(step)
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    schema = {
+        name: ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({name})"))
+        for (name,) in names.fetchall()
+    }
+    connection.close()
+    assert dict(map(tuple, table(ARCHITECTURE, "test_the_schema_table_is_the_schema"))) == schema
+
+
+def test_the_sample_of_a_checkpoint_frame_is_one() -> None:
+    """Read, not compared with a new one: what deflate makes of a text differs between machines."""
+    (block,) = marked_block(ARCHITECTURE, "test_the_sample_of_a_checkpoint_frame_is_one")
+    sample = bytes.fromhex(block.text)
+    line = b'{"custom_id":"a","result":{"type":"canceled"}}\n'
+    ((frame, lines),) = checkpoint.decode(sample)
+    assert (frame.lines, lines) == (1, line)
+    assert zlib.decompress(sample, wbits=31) == line
+    header = checkpoint.encode(checkpoint.frame([line]))[:28]
+    assert sample[:16] == header[:16]
+    assert int.from_bytes(sample[16:20], "little") == len(sample)
+    assert sample[20:28] == header[20:28]
+
+
+def test_every_mark_has_a_row() -> None:
+    assert [row[0] for row in table(ARCHITECTURE, "test_every_mark_has_a_row")] == list(MARKS)
+
+
+def _unit(name: str) -> str:
+    units = (("BYTES|^MIB$", "bytes"), ("_MS(_MAX)?$", "ms"), ("_S(_MAX)?$", "s"), ("LENGTH", "characters"))
+    return next((unit for pattern, unit in units if re.search(pattern, name)), "—")
+
+
+def test_the_table_of_limits_is_limits_py() -> None:
+    tree = ast.parse((SOURCE / "limits.py").read_text())
+    names = [
+        node.target.id for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    ]
+    expected = [[name, f"{getattr(limits, name):,}", _unit(name)] for name in names]
+    rows = table(ARCHITECTURE, "test_the_table_of_limits_is_limits_py")
+    assert [row[:3] for row in rows] == expected
+    assert all(row[3] for row in rows)
+
+
+def _below(base: type[OvernightError]) -> list[type[OvernightError]]:
+    """All errors below `base` that `errors.py` defines, each before its own."""
+    direct = [found for found in base.__subclasses__() if found.__module__ == errors.__name__]
+    return [found for child in direct for found in (child, *_below(child))]
+
+
+def _error_row(kind: type[OvernightError]) -> list[str]:
+    if not issubclass(kind, ApiError):
+        return [kind.__name__, "—", "—", ""]
+    made: Any = kind.__new__(kind)
+    made.retry_after_s = 1
+    headers = ", ".join(
+        name if name == "retry-after" else f"{name}: {value}" for name, value in made.headers().items()
+    )
+    return [kind.__name__, str(kind.status), kind.type, headers]
+
+
+def test_the_table_of_errors_is_errors_py() -> None:
+    assert table(ARCHITECTURE, "test_the_table_of_errors_is_errors_py") == [
+        _error_row(kind) for kind in _below(OvernightError)
+    ]
+
+
+def test_every_dependency_has_a_row() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = [re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]]  # type: ignore[index]
+    rows = table(ARCHITECTURE, "test_every_dependency_has_a_row")
+    assert [row[0] for row in rows] == names
+    assert all(all(row) for row in rows)
+
+
+def test_every_invariant_is_held_by_something_that_exists() -> None:
+    text = ARCHITECTURE.read_text()
+    rows = re.findall(r"^\| (I\d+) \| (.+?) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    assert [row[0] for row in rows] == [f"I{number}" for number in range(1, 13)]
+    for name, _, asserted, tested in rows:
+        modules = re.findall(r"`([\w/]+\.py)`", asserted)
+        folders = re.findall(r"`(tests/[\w/.]+)`", tested)
+        assert name == "I11" or (modules and folders), name
+        missing = [path for path in modules if not (SOURCE / path).is_file()]
+        missing += [path for path in folders if not (ROOT / path).exists()]
+        assert missing == [], name
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    if field.default is not NODEFAULT:
+        return msgspec.json.encode(field.default).decode()
+    if field.default_factory is NODEFAULT:
+        return "required"
+    value = msgspec.to_builtins(field.default_factory())
+    if value and isinstance(value[0], dict):
+        value = [{name: found for name, found in item.items() if found not in ("", [], None)} for item in value]
+    return re.sub(r"([,:])(?=[\"{\[])", r"\1 ", msgspec.json.encode(value).decode())
+
+
+def test_every_setting_is_documented() -> None:
+    variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in Settings.__struct_fields__} | {"keys": "—"}
+    expected = [[field.name, _default(field), variables[field.name]] for field in fields(Settings)]
+    assert [row[:3] for row in table(CONFIGURATION, "test_every_setting_is_documented")] == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "mark"),
+    [
+        (EngineSettings, "test_every_engine_setting_is_documented"),
+        (KeySettings, "test_every_key_setting_is_documented"),
+    ],
+)
+def test_every_setting_of_a_table_is_documented(kind: type[msgspec.Struct], mark: str) -> None:
+    expected = [[field.name, _default(field)] for field in fields(kind)]
+    assert [row[:2] for row in table(CONFIGURATION, mark)] == expected
+
+
+def test_every_endpoint_is_documented() -> None:
+    expected = [f"{method} {path.replace(':path', '')}" for method, path, _ in ROUTES]
+    assert sorted(row[0] for row in table(HTTP_API, "test_every_endpoint_is_documented")) == sorted(expected)
+
+
+def test_the_help_of_every_command_is_documented() -> None:
+    shown = [
+        CliRunner().invoke(cli, [*words, "--help"], prog_name="overnight", terminal_width=100).output.rstrip()
+        for words in ([], *([name] for name in sorted(cli.commands)))
+    ]
+    blocks = marked_block(COMMAND_LINE, "test_the_help_of_every_command_is_documented")
+    assert [block.text.rstrip() for block in blocks] == shown
+
+
+def _exit_code(*arguments: str, directory: Path) -> int:
+    command = [sys.executable, "-m", "overnight.cli.main", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, timeout=30, check=False).returncode
+
+
+def test_exit_codes_are_what_the_page_says(tmp_path: Path) -> None:
+    documented = {row[0] for row in table(COMMAND_LINE, "test_exit_codes_are_what_the_page_says")}
+    assert documented == {"0", "1", "2", "3", "4", "130"}
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "control.sqlite3").write_bytes(b"this is no database, whatever its name says. " * 100)
+    assert _exit_code("config", directory=tmp_path) == 0
+    assert _exit_code("config", "--listen", "nowhere", directory=tmp_path) == 2
+    assert _exit_code("serve", "--no-such-flag", directory=tmp_path) == 2
+    assert _exit_code("serve", "--listen", "127.0.0.1:0", "--data", str(data), directory=tmp_path) == 4
+
+
+def test_every_table_that_says_it_is_checked_is() -> None:
+    source = Path(__file__).read_text()
+    for page in pages():
+        for name in re.findall(r"^<!-- checked by (\w+) -->$", page.read_text(), re.MULTILINE):
+            assert f'"{name}"' in source, f"{page.relative_to(ROOT)}: {name} is never read"
+
+
+def test_numbers_are_measured_by_scripts_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    numbers = readme.partition("<!-- numbers: begin -->")[2].partition("<!-- numbers: end -->")[0]
+    rows = [line for line in numbers.splitlines() if line.startswith("|")][2:]
+    commands = [row.split("|")[5].strip() for row in rows]
+    assert all(re.fullmatch(r"`python benchmarks/\w+\.py( [^`]*)?`", command) for command in commands)
+    scripts = {command.strip("`").split()[1] for command in commands}
+    assert {script for script in scripts if not (ROOT / script).is_file()} == set()
