@@ -8,7 +8,7 @@ import json
 import random
 from bisect import bisect_left
 
-_CORPUS_BYTES = 6_000_000
+CORPUS_BYTES = 6_000_000  # Much more than what deflate can look back.
 _WORDS = 12_000
 _SYSTEM_BYTES = 600
 _SIGMA = 0.8  # Of the logarithm of the size: a tenth of the requests is 2.8 times the median or more.
@@ -17,7 +17,7 @@ _SIGMA = 0.8  # Of the logarithm of the size: a tenth of the requests is 2.8 tim
 class Prose:
     """An endless text, cut at sentences."""
 
-    def __init__(self, seed: int, *, corpus_bytes: int = _CORPUS_BYTES) -> None:
+    def __init__(self, seed: int, *, corpus_bytes: int = CORPUS_BYTES) -> None:
         self._random = random.Random(seed)
         sentences = self._sentences(corpus_bytes)
         self._text = "".join(sentences)
@@ -59,7 +59,7 @@ def params(text: str, *, system: str = "", model: str = "echo") -> str:
 
 def batch_body(requests: int, size_bytes: int, *, seed: int) -> bytes:
     """A create body of so many requests, within a hundredth of this size."""
-    prose = Prose(seed)
+    prose = Prose(seed, corpus_bytes=min(CORPUS_BYTES, size_bytes))
     system = prose.passage(_SYSTEM_BYTES)
     fixed = len(f'{{"custom_id":"request-{0:06d}","params":,}}' + params("", system=system))
     mean = max(40.0, (size_bytes / requests - fixed) * 0.975)  # Escapes and the rest of a sentence are on top.

@@ -1,6 +1,6 @@
 """Names: how ids of batches, messages and HTTP requests look. No dice here: callers bring the entropy.
 
-Shape after samples of the hosted API: a prefix, `01`, and 22 base58 characters (contract.md 1.4).
+Shape after samples of the hosted API: a prefix, `01`, and 22 base58 characters.
 A batch id begins with its creation time, so ids sort by age to the millisecond; nothing relies on it.
 """
 

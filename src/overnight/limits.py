@@ -6,7 +6,7 @@ Sizes are bytes unless the name says otherwise. MB on the wire is taken as MiB, 
 
 from typing import Final
 
-MIB: Final = 1024 * 1024
+MIB: Final = 1024 * 1024  # A unit, not a bound.
 
 # --- The API (https://platform.claude.com/docs/en/build-with-claude/batch-processing) -----------------------------
 
@@ -29,7 +29,7 @@ UPLOAD_S_MAX: Final = 600  # A whole body; the SDKs' own default timeout is 10 m
 DOWNLOAD_STALL_S: Final = 120  # A reader that takes no byte for this long is disconnected.
 IN_FLIGHT_INTERACTIVE_MAX: Final = 1_000  # POST /v1/messages at once; beyond it 529. Bounds memory, not speed.
 
-# --- Segments (dataplane.md 1c: 1 MB compresses as well as 4 MB, and is a good unit of recovery) ------------------
+# --- Segments (docs/adr/0001: 1 MB compresses as well as 4 MB, and is a good unit of recovery) -------------------
 
 SEGMENT_REQUESTS_MAX: Final = 1_000
 SEGMENT_BYTES_MAX: Final = 1 * MIB  # Raw; one larger request is a segment of its own.
@@ -55,7 +55,7 @@ RETRY_AFTER_MS_MAX: Final = 3_600_000  # A `Retry-After` beyond an hour is taken
 RETRY_BUDGET_SHARE: Final = 0.2  # Retries per first attempt over time (SRE book, "Handling Overload": 10 %).
 RETRY_BUDGET_FLOOR: Final = 10.0  # Retries always allowed in a burst, so small batches can retry.
 ENGINE_TIMEOUT_S: Final = 600.0  # One attempt; the SDKs' own default.
-ENGINE_CONNECT_S: Final = 10.0
+ENGINE_CONNECT_S: Final = 10.0  # Three lost SYNs of Linux take 7 s; beyond that nobody is there.
 ENGINE_REPLY_BYTES_MAX: Final = 64 * MIB  # One answer; 300,000 output tokens are about 2 MB.
 CANCEL_GRACE_MS: Final = 25_000  # In flight at a cancel may finish this long; 1 to 25 s were seen on the hosted API.
 DRAIN_S_MAX: Final = 30.0  # SIGTERM to exit. In flight may finish for most of it, then it is given back.

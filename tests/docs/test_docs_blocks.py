@@ -24,11 +24,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
-import click
 import pytest
-from markdown import ROOT, Block, blocks, pages
+from docpages import ROOT, Block, blocks, pages, parsed
 
-from overnight.cli.main import cli
 from overnight.server import config
 
 _ADDRESS = "127.0.0.1:8642"
@@ -139,9 +137,7 @@ def _check_syntax(block: Block) -> None:
     checked = subprocess.run(["bash", "-n"], input=block.text, text=True, capture_output=True, check=False)
     assert checked.returncode == 0, f"{block.place}: {checked.stderr}"
     for arguments in _commands(block.text):
-        name, command, rest = cli.resolve_command(click.Context(cli), arguments)
-        assert command is not None
-        command.make_context(name, rest)
+        parsed(arguments)
 
 
 def _check_settings(block: Block, directory: Path) -> None:

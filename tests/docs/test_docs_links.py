@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from markdown import ROOT, anchors, links, pages, prose
+from docpages import ROOT, anchors, links, pages, prose
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))

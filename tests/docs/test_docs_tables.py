@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner
-from markdown import ROOT, marked_block, pages, table
+from docpages import ROOT, marked_block, pages, table
 from msgspec import NODEFAULT
 from msgspec.structs import fields
 

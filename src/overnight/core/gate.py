@@ -1,7 +1,7 @@
 """Whether an engine may be asked now: closed for a while after it said it is busy, then a single try, then open.
 
 A burst of refusals is one event: with 64 requests in flight an overloaded engine says 429 up to 64 times about the
-same moment, and only the first lengthens the pause (performance.md 3, "AIMD on 429").
+same moment, and only the first lengthens the pause (docs/adr/0005).
 """
 
 from msgspec import Struct

@@ -3,7 +3,7 @@
 Order of rules: what only needs closing (canceled, expired) goes first, for it costs no engine time; then a batch
 whose deadline is in danger; then the workspace that was served least, so that one team's whale does not hold up
 another's ten requests; then the oldest batch. Inside a batch segments go in prefix order.
-(performance.md (b); fairness after the Virtual Token Counter, arXiv 2401.00588, counted in requests here.)
+(Fairness after the Virtual Token Counter, arXiv 2401.00588, counted in requests here.)
 """
 
 from collections.abc import Iterable, Mapping

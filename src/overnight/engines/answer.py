@@ -1,7 +1,7 @@
 """A completion as the API's Message: one JSON line, or server-sent events. Pure but for the ids.
 
 Sources: https://platform.claude.com/docs/en/api/messages/create (response),
-https://platform.claude.com/docs/en/build-with-claude/streaming; contract.md 4.6 and 7.1.
+https://platform.claude.com/docs/en/build-with-claude/streaming.
 """
 
 from collections.abc import Sequence

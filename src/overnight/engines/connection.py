@@ -1,6 +1,6 @@
 """One kept-alive HTTP/1.1 connection of `plain.PlainTransport`: one exchange at a time, no task, no stream.
 
-httptools (llhttp) parses; this file holds the rules that a parser leaves to its user (RFC 9112; dataplane.md 3):
+httptools (llhttp) parses; this file holds the rules that a parser leaves to its user (RFC 9112; docs/adr/0003):
 answers of status 1xx are skipped, a body without length ends with the connection, and bytes that nobody asked
 for end the connection, because the next exchange would take them for its own answer.
 """
@@ -205,6 +205,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_closing(self) -> bool:
+        """Whether it can serve no further exchange."""
         return self._transport.is_closing()
 
     # --- What the event loop does -------------------------------------------------------------------------------

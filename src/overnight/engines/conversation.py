@@ -15,6 +15,8 @@ from overnight.wire import complaint
 
 
 class Text(msgspec.Struct, tag="text", gc=False):
+    """A block of text."""
+
     text: str
 
 
@@ -27,10 +29,14 @@ class SearchResult(msgspec.Struct, tag="search_result"):
 
 
 class PlainText(msgspec.Struct, tag="text", gc=False):
+    """A document that is text."""
+
     data: str
 
 
 class Passages(msgspec.Struct, tag="content"):
+    """A document that comes in pieces."""
+
     content: str | list[Text]
 
 
@@ -51,12 +57,16 @@ class RedactedThinking(msgspec.Struct, tag="redacted_thinking", gc=False):
 
 
 class ToolUse(msgspec.Struct, tag="tool_use"):
+    """A call that the model made in an earlier turn."""
+
     id: str
     name: str
     input: msgspec.Raw
 
 
 class ToolResult(msgspec.Struct, tag="tool_result"):
+    """What the call of that id came to."""
+
     tool_use_id: str
     content: str | list[Text | SearchResult | Document] | None = None
     is_error: bool | None = None
@@ -67,6 +77,8 @@ Block: TypeAlias = Readable | Thinking | RedactedThinking | ToolUse | ToolResult
 
 
 class Turn(msgspec.Struct):
+    """What one side said."""
+
     role: Literal["user", "assistant"]
     content: str | list[Block]
 
@@ -81,6 +93,8 @@ class Tool(msgspec.Struct):
 
 
 class ToolChoice(msgspec.Struct):
+    """Whether the model may, must or must not call a tool, and which."""
+
     type: Literal["auto", "any", "tool", "none"] = "auto"
     name: str | None = None  # Only with "tool".
     disable_parallel_tool_use: bool | None = None
@@ -100,6 +114,8 @@ class OutputConfig(msgspec.Struct):
 
 
 class ThinkingConfig(msgspec.Struct):
+    """Whether the model may think before it answers, if its template knows how."""
+
     type: Literal["enabled", "adaptive", "disabled"]
 
 

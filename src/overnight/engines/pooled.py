@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from types import SimpleNamespace
 from urllib.request import getproxies, proxy_bypass
 
@@ -36,16 +37,25 @@ class _Exchange:
     async def begin(self, session: aiohttp.ClientSession, timeout_s: float | None) -> aiohttp.ClientResponse:
         """The answer up to its head; `timeout_s` counts for its body too."""
         self.is_connected = self.is_reused = False
-        connect_s = min(limits.ENGINE_CONNECT_S, timeout_s or math.inf)
         return await session.request(
             self.method,
             self.url,
             data=io.BytesIO(self.body) if self.body and len(self.body) > _ONE_WRITE_BYTES_MAX else self.body,
             headers=self.headers,
-            timeout=aiohttp.ClientTimeout(total=timeout_s, connect=connect_s),
+            timeout=_timeout(timeout_s),
             allow_redirects=False,
             trace_request_ctx=self,
         )
+
+
+@lru_cache(maxsize=64)  # Making one costs 5 µs, and callers use few.
+def _timeout(timeout_s: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=timeout_s, connect=min(limits.ENGINE_CONNECT_S, timeout_s or math.inf))
+
+
+@lru_cache(maxsize=64)
+def _url(checked: str) -> URL:
+    return URL(checked, encoded=True)
 
 
 class _CleanRequest(aiohttp.ClientRequest):
@@ -110,8 +120,7 @@ class PooledTransport:
     def _exchange(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> _Exchange:
         """Raises ValueError for what cannot stand in a head."""
         header_lines(tuple(headers.items()))
-        url = URL(f"{self._address.url}{checked_path(path)}", encoded=True)
-        return _Exchange(method, url, headers, body)
+        return _Exchange(method, _url(f"{self._address.url}{checked_path(path)}"), headers, body)
 
     async def _whole(self, exchange: _Exchange, timeout_s: float) -> Reply:
         with self._translated(exchange):

@@ -76,7 +76,7 @@ def outcome_of_error(error: TransportError) -> Busy | Broken:
 def retry_after_ms(reply: Reply, *, clock: Clock) -> int | None:
     """How long the engine asks us to stay away, at most `limits.RETRY_AFTER_MS_MAX`; None if it does not say.
 
-    As the official SDKs read it (contract.md 6.7): `retry-after-ms`, else `retry-after` in seconds, fractions
+    As the official SDKs read it: `retry-after-ms`, else `retry-after` in seconds, fractions
     included, or as an HTTP date.
     """
     asked = _number(reply.headers.get("retry-after-ms", ""))
@@ -103,7 +103,7 @@ def _number(text: str) -> float | None:
 def _until_ms(text: str, *, clock: Clock) -> float | None:
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # The latter for a year or an offset of many digits.
         return None
     if date.tzinfo is None:  # "-0000" says: UTC, of an unknown place.
         date = date.replace(tzinfo=UTC)

@@ -25,11 +25,15 @@ from overnight.errors import InvalidRequest
 
 
 class PastFunction(msgspec.Struct):
+    """Which tool was called, with which input."""
+
     name: str
     arguments: str  # JSON.
 
 
 class PastCall(msgspec.Struct):
+    """A call of an earlier turn, as a chat body has it."""
+
     id: str
     function: PastFunction
     type: str = "function"

@@ -58,9 +58,10 @@ class OsFiles:
             part.rename(path)
             _fsync_directory(path.parent)
         except OSError as error:
-            with suppress(OSError):
-                part.unlink()
             raise _store_error(error, path) from error
+        finally:
+            with suppress(OSError):
+                part.unlink()  # Still there only if something failed, perhaps the making of a piece.
 
     def append_durably(self, path: Path, data: bytes) -> None:
         try:

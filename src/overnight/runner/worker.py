@@ -56,8 +56,9 @@ class Worker:
             pool.attach(may_start=self._may_start, on_low=self._wake.set)
 
     def ring(self) -> None:
-        """There may be new work: a batch was created."""
-        self._wake.set()
+        """There may be new work: a batch was created. Not heard while every queue is full: `on_low` will ring."""
+        if any(pool.waiting < 2 * pool.engine.in_flight_max for pool in self._fleet.pools):
+            self._wake.set()
 
     def cancel(self, batch_id: BatchId) -> None:
         """A batch was canceled: its waiting requests stop now, those in flight may finish within the grace."""
@@ -88,7 +89,8 @@ class Worker:
             await self._finish_in_flight()
             for loop in loops:
                 loop.cancel()
-        await self._store.control.give_back(self.name)
+        with suppress(StoreError):  # A full disk: the leases run out by themselves, and opening the store frees them.
+            await self._store.control.give_back(self.name)
 
     async def _finish_in_flight(self) -> None:
         with suppress(TimeoutError):

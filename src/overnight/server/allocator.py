@@ -13,7 +13,7 @@ from typing import Final
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 16 * 1024 * 1024
-_BLOCK_BYTES_MAX: Final = 4 * 1024 * 1024  # Above every block of a segment, below a body, which grows without copying.
+_BLOCK_BYTES_MAX: Final = 4 * 1024 * 1024  # Above all blocks of a segment, below a body, which grows without copies.
 
 
 def keep_freed_blocks() -> None:

@@ -17,7 +17,7 @@ from overnight.wire import problem
 log = logging.getLogger("overnight.server")
 encode = msgspec.json.Encoder().encode
 
-# Paths people remember wrongly, and the right ones (contract.md 6.1).
+# Paths people remember wrongly, and the right ones (seen in programs and issues).
 _MISREMEMBERED = {
     "/v1/batches": "/v1/messages/batches",
     "/v1/messages/batch": "/v1/messages/batches",

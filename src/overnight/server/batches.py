@@ -1,6 +1,7 @@
 """POST/GET/DELETE /v1/messages/batches…: create, retrieve, list, cancel, delete.
 
-Source: https://platform.claude.com/docs/en/api/messages/batches; where it is silent, contract.md's choice.
+Source: https://platform.claude.com/docs/en/api/messages/batches; where it is silent,
+our choice (docs/reference/http-api.md).
 """
 
 from collections.abc import Mapping

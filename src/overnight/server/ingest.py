@@ -39,8 +39,12 @@ async def ingest(body: bytearray, origin: Origin, *, store: Store, world: World)
     digest = None
     if origin.idempotency_key is not None:
         digest = await world.offload.run(lambda: sha256(body).digest())
-    ordered = await world.offload.run(lambda: segments.sorted_by_prefix(create.read(body)))
-    key, found = await _store_requests(ordered, batch_id, store=store, world=world, is_small=len(body) < _SMALL_BYTES)
+    is_small = len(body) < _SMALL_BYTES
+    if is_small:
+        ordered = _read_sorted(body)  # Faster than the way to another thread and back.
+    else:
+        ordered = await world.offload.run(lambda: _read_sorted(body))
+    key, found = await _store_requests(ordered, batch_id, store=store, world=world, is_small=is_small)
     new = NewBatch(
         batch=Batch(
             id=batch_id,
@@ -70,6 +74,10 @@ async def ingest(body: bytearray, origin: Origin, *, store: Store, world: World)
 
 
 _SMALL_BYTES = 4 * limits.INLINE_BYTES_MAX  # Text this short usually compresses below the inline limit.
+
+
+def _read_sorted(body: bytearray) -> list[Request]:
+    return segments.sorted_by_prefix(create.read(body))
 
 
 async def _store_requests(

@@ -12,6 +12,7 @@ from overnight import limits
 from overnight.errors import BodyTimeout, InvalidRequest, TooLarge
 
 _SMALL_BYTES = 64 * 1024  # Bodies up to this need no place: connections bound them.
+_LENGTH_DIGITS_MAX = 18  # Python refuses to read numbers of thousands of digits.
 
 
 class Uploads:
@@ -63,7 +64,7 @@ def announced_bytes(http_request: HttpRequest, *, bytes_max: int) -> int:
     encoding = http_request.headers.get("content-encoding", "identity")
     if not text.isascii() or not text.isdigit() or encoding != "identity":
         return bytes_max
-    if int(text) > bytes_max:
+    if len(text) > _LENGTH_DIGITS_MAX or int(text) > bytes_max:
         raise _too_large()
     return int(text)
 
@@ -76,15 +77,13 @@ async def body(http_request: HttpRequest, *, bytes_max: int) -> bytearray:
     """
     held = bytearray()
     inflater = _inflater(http_request.headers.get("content-encoding", "identity").strip().lower())
-    pieces = http_request.stream().__aiter__()
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + limits.UPLOAD_S_MAX
     try:
-        async with asyncio.timeout(limits.UPLOAD_S_MAX):
-            while True:
-                async with asyncio.timeout(limits.UPLOAD_STALL_S):
-                    piece = await anext(pieces, None)
-                if piece is None:
-                    break
+        async with asyncio.timeout(limits.UPLOAD_STALL_S) as patience:
+            async for piece in http_request.stream():
                 _append(held, piece, inflater, bytes_max=bytes_max)
+                patience.reschedule(min(end_s, loop.time() + limits.UPLOAD_STALL_S))
     except TimeoutError as error:
         raise BodyTimeout("The request body stopped arriving before it was complete.") from error
     if inflater is not None and not inflater.is_complete:

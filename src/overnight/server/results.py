@@ -43,7 +43,7 @@ def accepts_gzip(header: str) -> bool:
     weights: dict[str, str] = {}
     for item in header.lower().split(","):
         coding, _, parameters = item.partition(";")
-        weights[coding.strip()] = parameters.replace(" ", "").removeprefix("q=") or "1"
+        weights[coding.strip()] = "".join(parameters.split()).removeprefix("q=") or "1"
     weight = weights.get("gzip", weights.get("*", "0"))
     return weight.strip("0.") != ""
 

@@ -1,12 +1,13 @@
 """Where a client reaches us: the beginning of `results_url`, which both SDKs fetch exactly as we wrote it.
 
 In order: the operator's public URL; the forwarded headers of a trusted proxy; the Host the client called.
-A wrong host here means clients that hang (contract.md 6.3), an untrusted one clients that send their key elsewhere.
+A wrong host here means clients that hang (docs/how-to/reverse-proxy.md), an untrusted one clients that send their key elsewhere.
 """
 
 import ipaddress
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.requests import Request as HttpRequest
@@ -35,6 +36,11 @@ def base_url(http_request: HttpRequest, settings: Settings) -> str:
 
 def is_trusted(address: str, networks: Sequence[str]) -> bool:
     """Whether forwarded headers from this address count."""
+    return _is_in(address, tuple(networks))
+
+
+@lru_cache(maxsize=1024)  # Reading addresses takes 20 µs; the same few clients and proxies come again and again.
+def _is_in(address: str, networks: tuple[str, ...]) -> bool:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

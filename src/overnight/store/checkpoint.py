@@ -65,6 +65,8 @@ def decode(log: bytes) -> Iterator[tuple[Frame, bytes]]:
             raw = splice.decompress(deflate, raw_bytes=raw_bytes, crc=crc)
         except splice.Damaged:
             return
+        if raw.count(b"\n") != lines:  # The count lies outside the checksum.
+            return
         yield Frame(splice.Piece(deflate, crc, raw_bytes), lines), raw
         start += member_bytes
 

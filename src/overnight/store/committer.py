@@ -2,7 +2,7 @@
 
 A commit under `synchronous=FULL` costs an fsync, about a thousand times the statements in it. So operations that
 arrive while a commit runs form the next one: alone an operation is committed at once, under load hundreds share
-one fsync (performance.md 4.5: 409 single commits a second, 21,496 rows in groups of 64). Each operation runs in
+one fsync (docs/adr/0006: 409 single commits a second, 21,496 rows in groups of 64). Each operation runs in
 its own savepoint: one that fails takes no other with it.
 """
 

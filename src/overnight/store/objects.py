@@ -4,6 +4,7 @@ Written once, read many times, removed; never changed. Compare-and-set lives in 
 object store needs (docs/adr/0001). `testing.stores.ObjectsSuite` is what every implementation must pass.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +14,9 @@ from overnight.errors import StoreError
 from overnight.ids import BatchId
 from overnight.ports.files import Files
 from overnight.ports.offload import Offload
+
+# A `.part` is what a crash leaves of an object that was being written: it is listed and removed like one.
+_is_key = re.compile(r"([A-Za-z0-9_-]+/)*[A-Za-z0-9_-]+(\.gz)?(\.part)?").fullmatch
 
 
 class Objects(Protocol):
@@ -72,6 +76,6 @@ class LocalObjects:
         return [path.relative_to(self._root).as_posix() for path in paths]
 
     def _path(self, key: str) -> Path:
-        if not all(part.replace("_", "").replace("-", "").replace(".gz", "").isalnum() for part in key.split("/")):
+        if _is_key(key) is None:
             raise StoreError(f"{key!r} is not an object key")
         return self._root / key

@@ -11,9 +11,9 @@ member and say nothing (docs/adr/0002: 669 of 100,000 results).
 from collections.abc import Iterable
 from struct import Struct as Packing
 from typing import NamedTuple
-from zlib import crc32
 
 from isal import igzip_lib, isal_zlib
+from isal.isal_zlib import crc32  # Four times the speed of zlib's.
 
 HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # RFC 1952: gzip, deflate, no name, no time, unknown system.
 _FINAL_BLOCK = b"\x03\x00"  # An empty last block: closes the deflate stream.
@@ -43,12 +43,17 @@ class Damaged(ValueError):
 
 
 def decompress(deflate: bytes, *, raw_bytes: int, crc: int | None = None) -> bytes:
-    """What pieces inflate to. Raises Damaged unless it has this length and, if given, this checksum."""
+    """What pieces inflate to. Raises Damaged unless it has this length and, if given, this checksum.
+
+    And unless another piece could follow: the checksum says nothing of the flush that ends a piece.
+    """
     inflater = isal_zlib.decompressobj(-15)
     try:
-        raw = bytes(inflater.decompress(deflate, max_length=max(raw_bytes, 1)))
+        raw = bytes(inflater.decompress(deflate + _FINAL_BLOCK, max_length=raw_bytes + 1))
     except igzip_lib.IsalError as error:  # type: ignore[misc]  # Its stub has no base.
         raise Damaged(str(error)) from error
+    if not inflater.eof or inflater.unused_data:
+        raise Damaged("it does not end where it should")
     if len(raw) != raw_bytes or (crc is not None and crc32(raw) != crc):
         raise Damaged("length or checksum does not match")
     return raw

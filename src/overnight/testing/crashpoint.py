@@ -4,10 +4,10 @@ server = ServerProcess(data, module="overnight.testing.crashpoint", environment=
 
 As a module it takes `serve` and the flags of `overnight serve`; where it fails comes from the environment:
 
-    OVERNIGHT_CRASH_AT      MARK:N, one of `ports.marks.MARKS` or of DISK_MARKS: SIGKILL when it is reached the N-th time
-    OVERNIGHT_MARKS_LOG     a file; every mark that is reached is appended as "MARK SECONDS" (monotonic clock), first
-    OVERNIGHT_FULL_FLAG     a path; while it exists, every write fails as on a full disk
-    OVERNIGHT_LIMITS        "NAME=NUMBER ...": other values for `overnight.limits`, so that nobody waits 30 seconds
+    OVERNIGHT_CRASH_AT     MARK:N, of `ports.marks.MARKS` or DISK_MARKS: SIGKILL when it is reached the N-th time
+    OVERNIGHT_MARKS_LOG    a file; "MARK SECONDS" (monotonic clock) is appended whenever a mark is reached
+    OVERNIGHT_FULL_FLAG    a path; while it exists, objects and logs cannot be written, as on a full disk
+    OVERNIGHT_LIMITS       "NAME=NUMBER ...": other values for `overnight.limits`, so that nobody waits 30 seconds
 """
 
 import argparse
@@ -29,7 +29,6 @@ import uvloop
 from overnight import limits
 from overnight.errors import DiskFull, StoreError, UsageError
 from overnight.ports.files import OsFiles
-from overnight.ports.marks import Marks
 from overnight.ports.world import World
 
 DISK_MARKS: Final = (
@@ -94,7 +93,8 @@ class CrashingFiles(OsFiles):
         self._marks.reach("disk.created")
 
     def append_durably(self, path: Path, data: bytes) -> None:
-        self._check_room()
+        if self._is_full():
+            raise DiskFull(os.strerror(errno.ENOSPC))
         if self._marks.is_next("disk.torn"):
             super().append_durably(path, data[: len(data) // 2])
         self._marks.reach("disk.torn")
@@ -107,13 +107,13 @@ class CrashingFiles(OsFiles):
 
     def _marked(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
-            self._check_room()
+            if self._is_full():
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             yield piece
             self._marks.reach("disk.piece")
 
-    def _check_room(self) -> None:
-        if self._full_flag is not None and self._full_flag.exists():
-            raise DiskFull(f"{os.strerror(errno.ENOSPC)} (said by the test)")
+    def _is_full(self) -> bool:
+        return self._full_flag is not None and self._full_flag.exists()
 
 
 def change_limits(text: str) -> None:
@@ -153,8 +153,7 @@ def _world() -> World:
     crashing = CrashingMarks(
         crash_at=os.environ.get("OVERNIGHT_CRASH_AT", ""), log=os.environ.get("OVERNIGHT_MARKS_LOG", "")
     )
-    marks: Marks = crashing
-    return World(marks=marks, files=CrashingFiles(crashing, full_flag=os.environ.get("OVERNIGHT_FULL_FLAG", "")))
+    return World(marks=crashing, files=CrashingFiles(crashing, full_flag=os.environ.get("OVERNIGHT_FULL_FLAG", "")))
 
 
 def _say(text: str) -> None:

@@ -24,6 +24,7 @@ class Cases:
     BASE_PATH = "/base"
 
     def transport(self, base_url: str, headers: Mapping[str, str]) -> Transport:
+        """A new transport to this address that sends these headers with everything."""
         raise NotImplementedError
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
@@ -57,6 +58,7 @@ async def settled(asking: Awaitable[Reply]) -> Reply | TransportError:
 
 
 def post(transport: Transport, body: bytes = b"{}", *, timeout_s: float = PATIENCE_S) -> Awaitable[Reply]:
+    """One exchange, as the suites ask for it."""
     return transport.post("/v1/messages", body, headers={"x-call": "yes"}, timeout_s=timeout_s)
 
 
@@ -123,6 +125,7 @@ async def warm(server: ScriptedServer, transport: Transport) -> Peer:
 
 
 def body_of(reply: Reply | TransportError) -> bytes:
+    """The body of what must be an answer."""
     assert isinstance(reply, Reply), reply
     return reply.body
 

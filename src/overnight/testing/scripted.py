@@ -78,6 +78,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
+        """Where it listens."""
         return f"http://[{self._host}]:{self.port}" if ":" in self._host else f"http://{self._host}:{self.port}"
 
     @property

@@ -89,6 +89,7 @@ class Upstream:
 
     @property
     def url(self) -> str:
+        """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:

@@ -1,7 +1,7 @@
 """The MessageBatch object, its page and its deletion, as the API writes them.
 
 Source: https://platform.claude.com/docs/en/api/messages/batches/retrieve, …/list, …/delete; key order after
-recorded exchanges of the hosted API (contract.md 1.4, 1.6).
+recorded exchanges of the hosted API.
 """
 
 from datetime import UTC, datetime, timedelta

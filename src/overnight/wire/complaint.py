@@ -1,4 +1,4 @@
-"""A msgspec complaint in the API's words: path first, 0-based indexes joined by dots (contract.md 4.1).
+"""A msgspec complaint in the API's words: path first, 0-based indexes joined by dots.
 
 `Object missing required field `custom_id` - at `$.requests[0]`` becomes `requests.0.custom_id: Field required`.
 """

@@ -1,7 +1,7 @@
 """The body of POST /v1/messages/batches: the envelope is checked here, `params` stay the bytes they came in.
 
 Mistakes of the envelope are the caller's 400 and leave no trace; mistakes inside `params` become errored rows
-later (contract.md 4.1, 4.3). The requests are views of the body: keep it alive while they are used.
+later (docs/reference/http-api.md). The requests are views of the body: keep it alive while they are used.
 Source: https://platform.claude.com/docs/en/api/messages/batches/create.
 """
 

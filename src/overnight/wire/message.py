@@ -1,6 +1,6 @@
 """The little of a Message that we must read; everything else is carried as the bytes it came in.
 
-Source: https://platform.claude.com/docs/en/api/messages/create (response), contract.md 4.6 and 7.1.
+Source: https://platform.claude.com/docs/en/api/messages/create (response).
 """
 
 import msgspec

@@ -1,7 +1,7 @@
 """The little of a request's `params` that we must read: enough to route, to refuse early, and to sort.
 
 Everything else is the engine's to judge, and stays bytes. The messages are those of the hosted API where they
-were captured (contract.md 2 and 4.3). Source: https://platform.claude.com/docs/en/api/messages/create.
+were captured. Source: https://platform.claude.com/docs/en/api/messages/create.
 """
 
 from typing import Literal

@@ -1,6 +1,6 @@
 """Error bodies: `{"type": "error", "error": {"type", "message"}, "request_id"}`.
 
-The same envelope stands in HTTP error answers and, whole, inside errored result rows (contract.md 2, 5.2).
+The same envelope stands in HTTP error answers and, whole, inside errored result rows.
 Source: https://platform.claude.com/docs/en/api/errors.
 """
 

@@ -6,7 +6,11 @@ A comment above a block or table says how it is checked; `test_docs_blocks` list
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import click
+
+from overnight.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^```(?P<language>\w*)\s*$")
@@ -94,3 +98,12 @@ def table(page: Path, mark: str) -> list[list[str]]:
 def marked_block(page: Path, mark: str) -> list[Block]:
     """The blocks below `<!-- checked by MARK -->`."""
     return [block for block in blocks(page) if block.mark == f"checked by {mark}"]
+
+
+def parsed(words: list[str]) -> dict[str, Any]:
+    """The parameters of a command line, without the `overnight` at its start; click's UsageError if it is wrong."""
+    # With the settings of the group: a command keeps the help option that it is first parsed with.
+    top = click.Context(cli, info_name="overnight", **cli.context_settings)
+    name, command, rest = cli.resolve_command(top, words)
+    assert command is not None
+    return command.make_context(name, rest, parent=top).params
