@@ -12,17 +12,16 @@ Judged: CPU time of this process over the requests, because the engine and whate
 import asyncio
 import gc
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import measure
-import transports
 import uvloop
 
+import measure
+import transports
 from overnight.engines.messages import Messages
 from overnight.engines.plain import PlainTransport
 from overnight.engines.pooled import PooledTransport
@@ -92,7 +91,9 @@ async def ours(url: str, kind: str, in_flight: int, requests: int, root: Path) -
 def bare(url: str, in_flight: int, requests: int) -> Cost:
     begun_s, cpu_before_ns = time.perf_counter(), time.process_time_ns()
     transports.bare(int(url.rpartition(":")[2]), requests, in_flight)
-    return Cost((time.process_time_ns() - cpu_before_ns) / 1000 / requests, (time.perf_counter() - begun_s) * 1e6 / requests)
+    return Cost(
+        (time.process_time_ns() - cpu_before_ns) / 1000 / requests, (time.perf_counter() - begun_s) * 1e6 / requests
+    )
 
 
 def one_round(url: str, requests: int, root: Path) -> dict[str, Cost]:
@@ -117,7 +118,9 @@ def main() -> None:
         rounds = [one_round(url, options.requests, root) for _ in range(options.rounds)]
     cpu_us = {name: measure.spread([one[name].cpu_us for one in rounds], 1) for name in rounds[0]}
     ratio = {
-        name: measure.ratios([one[name].cpu_us for one in rounds], [one[f"bare {name.split()[1]}"].cpu_us for one in rounds])
+        name: measure.ratios(
+            [one[name].cpu_us for one in rounds], [one[f"bare {name.split()[1]}"].cpu_us for one in rounds]
+        )
         for name in rounds[0]
         if not name.startswith("bare")
     }
@@ -128,7 +131,9 @@ def main() -> None:
         workload={"requests": options.requests, "params_bytes": len(transports.BODY), "rounds": options.rounds},
         cpu_us=cpu_us,
         ratio_to_bare=ratio,
-        requests_per_s={name: round(1e6 / measure.spread([one[name].wall_us for one in rounds])["median"]) for name in rounds[0]},
+        requests_per_s={
+            name: round(1e6 / measure.spread([one[name].wall_us for one in rounds])["median"]) for name in rounds[0]
+        },
         goals={
             "plain_cpu_us": measure.goal(worst["plain"], at_most=PLAIN_CPU_US_MAX),
             "aiohttp_requests_per_s_a_core": measure.goal(1e6 / worst["aiohttp"], at_least=AIOHTTP_PER_CORE_MIN),

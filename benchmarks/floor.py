@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def take(connection: socket.socket, path: Path) -> str:
-    """Receive one body, make it durable at `path`, answer. Returns how long receiving and writing took, for people."""
+    """Receive one body, make it durable at `path`, answer. Returns how long both took, for people."""
     begun_s = time.perf_counter()
     head = b""
     while b"\r\n\r\n" not in head:

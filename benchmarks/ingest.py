@@ -1,7 +1,7 @@
 """How long a full batch takes to be acknowledged, and what memory it needs, against the least that it could take.
 
-Ours: POST /v1/messages/batches to a real server, to the last byte of the 200, which is said when everything is on disk.
-Limit: the same bytes from the same sender to `floor.py`: receive, write, fsync. Both are fresh processes in every round.
+Ours: POST /v1/messages/batches to a real server, to the last byte of the 200, said when everything is on disk.
+Limit: the same bytes from the same sender to `floor.py`: receive, write, fsync. Both are fresh processes each round.
 The server's engine is an address where nobody listens: nothing is worked on beside the upload.
 
 Judged: wall time, because the goal is the client's wait and part of it is the disk; CPU time stands beside it.
@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import measure
 import prose
-
 from overnight.testing.processes import running_server
 
 NOBODY = "http://127.0.0.1:1"

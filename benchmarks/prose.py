@@ -7,6 +7,7 @@ Words follow Zipf's law and sentences repeat nothing on purpose, so that the tex
 import json
 import random
 from bisect import bisect_left
+from itertools import accumulate
 
 CORPUS_BYTES = 6_000_000  # Much more than what deflate can look back.
 _WORDS = 12_000
@@ -38,12 +39,36 @@ class Prose:
     def _sentences(self, corpus_bytes: int) -> list[str]:
         dice = self._random
         letters = "etaoinshrdlucmfwypvbgkjqxz"
-        weights = [12, 9, 8, 7.5, 7, 6.7, 6.3, 6, 5.9, 4.2, 4, 2.8, 2.7, 2.4, 2.2, 2.3, 2, 1.9, 1, 1.5, 2, 0.8, *[0.1] * 4]
+        weights = [
+            12,
+            9,
+            8,
+            7.5,
+            7,
+            6.7,
+            6.3,
+            6,
+            5.9,
+            4.2,
+            4,
+            2.8,
+            2.7,
+            2.4,
+            2.2,
+            2.3,
+            2,
+            1.9,
+            1,
+            1.5,
+            2,
+            0.8,
+            *[0.1] * 4,
+        ]
         words = ["".join(dice.choices(letters, weights, k=1 + int(dice.gammavariate(3, 1.6)))) for _ in range(_WORDS)]
-        frequencies = [1 / (rank + 2.7) for rank in range(_WORDS)]
+        frequencies = list(accumulate(1 / (rank + 2.7) for rank in range(_WORDS)))
         found, size = list[str](), 0
         while size < corpus_bytes:
-            chosen = dice.choices(words, frequencies, k=dice.randrange(6, 24))
+            chosen = dice.choices(words, cum_weights=frequencies, k=dice.randrange(6, 24))
             end = dice.choice((". ", ". ", ". ", "? ", ".\n\n", " – so she said. "))
             found.append(" ".join(chosen).capitalize() + end)
             size += len(found[-1])
@@ -62,7 +87,7 @@ def batch_body(requests: int, size_bytes: int, *, seed: int) -> bytes:
     prose = Prose(seed, corpus_bytes=min(CORPUS_BYTES, size_bytes))
     system = prose.passage(_SYSTEM_BYTES)
     fixed = len(f'{{"custom_id":"request-{0:06d}","params":,}}' + params("", system=system))
-    mean = max(40.0, (size_bytes / requests - fixed) * 0.975)  # Escapes and the rest of a sentence are on top.
+    mean = max(40.0, (size_bytes / requests - fixed) * 0.955)  # Escapes and the rest of a sentence are on top.
     entries = []
     for index in range(requests):
         # Real prompts rarely begin alike. Without the number, sorting would find neighbours that are copies.

@@ -1,8 +1,8 @@
 """What it costs the server to hand out the results of a full batch, against sending a file of the same content.
 
-Ours: GET …/results of a real server with `accept-encoding: gzip`, as both official SDKs ask: stored pieces spliced into
-one gzip member. Limit: a process that sends the same lines, uncompressed, from one file with sendfile(2), and does
-nothing else. For comparison also without gzip, where we have to inflate. The results come from a real run.
+Ours: GET …/results of a real server with `accept-encoding: gzip`, as both official SDKs ask: stored pieces, spliced
+into one gzip member. Limit: a process that sends the same lines, uncompressed, from one file with sendfile(2), and
+does nothing else. For comparison also without gzip, where we have to inflate. The results come from a real run.
 
 Judged: CPU time of the serving process. The client throws away what it reads, and shares the cores.
 
@@ -20,11 +20,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import uvloop
+
 import dispatch
 import measure
 import prose
-import uvloop
-
 from overnight.engines.messages import Messages
 from overnight.engines.plain import PlainTransport
 from overnight.engines.routing import Route
@@ -53,16 +53,19 @@ class Served(NamedTuple):
 async def make_results(url: str, data: Path, requests: int, line_bytes: int, seed: int) -> str:
     """Run a whole batch on the engine at `url`; its id."""
     text = prose.Prose(seed, corpus_bytes=min(prose.CORPUS_BYTES, requests * line_bytes))
+    passages = (text.passage(text.length(line_bytes - _ENVELOPE_BYTES)) for _ in range(requests))
     entries = ",".join(
-        f'{{"custom_id":"request-{index}","params":{prose.params(text.passage(text.length(line_bytes - _ENVELOPE_BYTES)))}}}'
-        for index in range(requests)
+        f'{{"custom_id":"request-{index}","params":{prose.params(passage)}}}'
+        for index, passage in enumerate(passages)
     )
     world = World()
     fleet = Fleet([Route(Messages(url, transport=PlainTransport(url)), ["*"])], world)
     origin = Origin(workspace=DEFAULT_WORKSPACE, api_version="2023-06-01", betas="", idempotency_key=None)
     async with open_directory(data, world) as store:
         created = await ingest(bytearray(f'{{"requests":[{entries}]}}'.encode()), origin, store=store, world=world)
-        await dispatch.work_off(store, Worker(store, fleet, world, Tallies(), name="benchmark"), created.batch.id, requests)
+        await dispatch.work_off(
+            store, Worker(store, fleet, world, Tallies(), name="benchmark"), created.batch.id, requests
+        )
         await fleet.close()
     world.offload.close()
     return created.batch.id
@@ -70,7 +73,8 @@ async def make_results(url: str, data: Path, requests: int, line_bytes: int, see
 
 def download(port: int, path: str, *, coding: str, keep: bool = False) -> tuple[int, bytes]:
     """GET and read to the end. Size of the answer's body, and with `keep` the body."""
-    head = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\naccept-encoding: {coding}\r\nanthropic-version: 2023-06-01\r\n\r\n"
+    wants = f"accept-encoding: {coding}\r\nanthropic-version: 2023-06-01"
+    head = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n{wants}\r\n\r\n"
     buffer, kept = bytearray(1024 * 1024), bytearray()
     with closing(socket.create_connection(("127.0.0.1", port))) as connection:
         connection.sendall(head.encode())

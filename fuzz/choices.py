@@ -3,10 +3,26 @@
 import json
 from typing import Any
 
-_SPACES = ("", "", "", " ", "\n", "\r\n", "\t", " \r ", "\n\n  ")
+from msgspec import Raw
+
+_LAYOUTS = (("",), ("", "", "\r"), ("", " ", "\n"), ("", "", " ", "\n", "\r\n", "\t", " \r ", "\n\n  "))
 _NUMBERS = ("0", "-0", "1", "-7", "0.5", "1e5", "1E-7", "2E+3", "123456789012345678901234567890", "9007199254740993")
 _TEXTS = ("", "a", "usage", '{"usage":{}}', "é", "😀", "\u2028", "\n", '"', "\\", "\x7f", "[", "service_tier", "\x00")
-_KEYS = ("usage", "params", "custom_id", "type", "content", "system", "tools", "messages", "model", "é", "", "\n", '"')
+_KEYS = (
+    "usage",
+    "params",
+    "custom_id",
+    "type",
+    "content",
+    "system",
+    "tools",
+    "messages",
+    "model",
+    "é",
+    "",
+    "\n",
+    '"',
+)
 _DEPTH_MAX = 5
 
 
@@ -15,6 +31,7 @@ class Choices:
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0
+        self._spaces = _LAYOUTS[0]
 
     def number(self, below: int) -> int:
         """A number from 0 up to but not including `below`, at most 256."""
@@ -32,9 +49,13 @@ class Choices:
         rest, self._at = self._data[self._at :], len(self._data)
         return rest
 
+    def choose_layout(self) -> None:
+        """Decide what stands between tokens from now on; nothing until then."""
+        self._spaces = _LAYOUTS[self.number(len(_LAYOUTS))]
+
     def space(self) -> str:
         """White space between tokens, often none."""
-        return self.one_of(_SPACES)
+        return self.one_of(self._spaces)
 
     def quoted(self, text: str) -> str:
         """`text` as a JSON string, with or without escapes."""
@@ -81,7 +102,7 @@ class Choices:
         return pieces
 
 
-def strictly(text: bytes) -> Any:
+def strictly(text: bytes | Raw) -> Any:
     """The value of JSON text by another parser, as strict as RFC 8259: ValueError for anything else."""
 
     def refuse(word: str) -> Any:

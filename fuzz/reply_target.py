@@ -113,6 +113,9 @@ def _exchange(connection: Connection) -> Exchange:
     return exchange
 
 
+_KEY = "sk-1"
+
+
 class _Noon:
     def now_ms(self) -> int:
         return 1_800_000_000_000
@@ -121,12 +124,14 @@ class _Noon:
 def check_outcome(status: int, body: bytes) -> None:
     """An outcome for every status, body and `retry-after`, without the key in it, and with a wait within bounds."""
     asked = body[:60].decode("latin-1")
-    reply = Reply(status=status, headers={"retry-after": asked, "content-type": "text/plain"}, body=b"sk-1 " + body)
-    outcome = replies.outcome_of(reply, clock=_Noon(), secret="sk-1")
+    reply = Reply(
+        status=status, headers={"retry-after": asked, "content-type": "text/plain"}, body=_KEY.encode() + body
+    )
+    outcome = replies.outcome_of(reply, clock=_Noon(), secret=_KEY)
     match outcome:
         case Answered():
             assert status == 200
         case Refused(message=said) | Broken(reason=said) | Busy(reason=said):
-            assert "sk-1" not in said
+            assert _KEY not in said
     if isinstance(outcome, Busy):
         assert outcome.retry_after_ms is None or 0 <= outcome.retry_after_ms <= 3_600_000

@@ -23,9 +23,13 @@ IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255  # Characters; the bound of draft-ietf-h
 
 # --- Receiving ----------------------------------------------------------------------------------------------------
 
+HEAD_BYTES_MAX: Final = 64 * 1024  # Request line and headers; other servers take 8 to 32 KB. Beyond it 431.
+HEAD_S_MAX: Final = 30  # From connecting, or from the first byte of a next request, to the end of its head.
 UPLOADS_BYTES_MAX: Final = 2 * BATCH_BODY_BYTES_MAX  # All bodies in memory at once; later uploads wait unread.
 UPLOAD_STALL_S: Final = 30  # A body that brings no byte for this long is given up: 408.
 UPLOAD_S_MAX: Final = 600  # A whole body; the SDKs' own default timeout is 10 minutes.
+REFUSED_BODY_S_MAX: Final = 10  # How long, and how much, of a refused body is read and dropped before we close,
+REFUSED_BODY_BYTES_MAX: Final = 2 * BATCH_BODY_BYTES_MAX  # so that a client that is still sending gets its 413.
 DOWNLOAD_STALL_S: Final = 120  # A reader that takes no byte for this long is disconnected.
 IN_FLIGHT_INTERACTIVE_MAX: Final = 1_000  # POST /v1/messages at once; beyond it 529. Bounds memory, not speed.
 

@@ -1,6 +1,5 @@
 """The tables of the documentation, compared with the code that they repeat."""
 
-import ast
 import re
 import sqlite3
 import subprocess
@@ -12,13 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from click.testing import CliRunner
 from docpages import ROOT, marked_block, pages, table
 from msgspec import NODEFAULT
 from msgspec.structs import fields
+from renew import help_texts, limit_rows
 
-from overnight import errors, limits
-from overnight.cli.main import cli
+from overnight import errors
 from overnight.core.batch import TRANSITIONS
 from overnight.errors import ApiError, OvernightError
 from overnight.ports.marks import MARKS
@@ -87,20 +85,10 @@ def test_every_mark_has_a_row() -> None:
     assert [row[0] for row in table(ARCHITECTURE, "test_every_mark_has_a_row")] == list(MARKS)
 
 
-def _unit(name: str) -> str:
-    units = (("BYTES|^MIB$", "bytes"), ("_MS(_MAX)?$", "ms"), ("_S(_MAX)?$", "s"), ("LENGTH", "characters"))
-    return next((unit for pattern, unit in units if re.search(pattern, name)), "—")
-
-
 def test_the_table_of_limits_is_limits_py() -> None:
-    tree = ast.parse((SOURCE / "limits.py").read_text())
-    names = [
-        node.target.id for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    ]
-    expected = [[name, f"{getattr(limits, name):,}", _unit(name)] for name in names]
     rows = table(ARCHITECTURE, "test_the_table_of_limits_is_limits_py")
-    assert [row[:3] for row in rows] == expected
-    assert all(row[3] for row in rows)
+    assert [row[:3] for row in rows] == limit_rows(), "python tests/docs/renew.py"
+    assert [row[0] for row in rows if row[3] in ("", "TELL")] == []
 
 
 def _below(base: type[OvernightError]) -> list[type[OvernightError]]:
@@ -182,12 +170,8 @@ def test_every_endpoint_is_documented() -> None:
 
 
 def test_the_help_of_every_command_is_documented() -> None:
-    shown = [
-        CliRunner().invoke(cli, [*words, "--help"], prog_name="overnight", terminal_width=100).output.rstrip()
-        for words in ([], *([name] for name in sorted(cli.commands)))
-    ]
     blocks = marked_block(COMMAND_LINE, "test_the_help_of_every_command_is_documented")
-    assert [block.text.rstrip() for block in blocks] == shown
+    assert [block.text.rstrip() for block in blocks] == list(help_texts().values()), "python tests/docs/renew.py"
 
 
 def _exit_code(*arguments: str, directory: Path) -> int:
@@ -222,3 +206,10 @@ def test_numbers_are_measured_by_scripts_that_exist() -> None:
     assert all(re.fullmatch(r"`python benchmarks/\w+\.py( [^`]*)?`", command) for command in commands)
     scripts = {command.strip("`").split()[1] for command in commands}
     assert {script for script in scripts if not (ROOT / script).is_file()} == set()
+
+
+def test_every_folder_of_tests_has_a_row() -> None:
+    folders = {f"tests/{path.name}" for path in (ROOT / "tests").iterdir() if any(path.rglob("test_*.py"))}
+    rows = {row[0] for row in table(ARCHITECTURE, "test_every_folder_of_tests_has_a_row")}
+    assert folders - rows == set()
+    assert {row for row in rows if not (ROOT / row).is_dir()} == set()

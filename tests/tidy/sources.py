@@ -32,7 +32,9 @@ class Source(NamedTuple):
 
 @cache
 def sources() -> tuple[Source, ...]:
-    files = sorted(path for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+    files = sorted(
+        path for folder in ("src", "tests", "benchmarks", "fuzz") for path in (ROOT / folder).rglob("*.py")
+    )
     found = []
     for file in files:
         text = file.read_text(encoding="utf-8")

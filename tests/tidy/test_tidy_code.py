@@ -13,7 +13,7 @@ FUNCTION_LINES_MAX = 60
 
 # Where the world outside may be touched directly: by whole path, or by folder with a slash at its end.
 MAY_READ_TIME = ("src/overnight/ports/clock.py", "src/overnight/cli/", "src/overnight/testing/")
-MAY_ROLL_DICE = ("src/overnight/ports/entropy.py",)
+MAY_ROLL_DICE = ("src/overnight/ports/entropy.py", "src/overnight/testing/")  # Tests bring a seed.
 MAY_READ_ENVIRONMENT = ("src/overnight/cli/", "src/overnight/server/build.py", "src/overnight/testing/")
 MAY_CATCH_EVERYTHING = {"src/overnight/runner/pool.py": 1}  # A bug in an engine costs one request.
 MAY_SKIP = ("tests/conformance/test_transports.py",)  # Where the machine has no IPv6.
@@ -27,7 +27,7 @@ ENVIRONMENT = re.compile(r"os\.(environ|getenv|putenv)\b")
 SLEEP = re.compile(r"(asyncio|time|anyio)\.sleep$")
 
 CALLED_BY_OTHERS = re.compile(
-    r"_|on_|test_|(connection_(made|lost)|(data|eof)_received|(pause|resume)_writing|dispatch)$"
+    r"_|on_|test_|(connection_(made|lost)|(data|eof)_received|(pause|resume)_writing|dispatch|time)$"
 )
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

@@ -71,6 +71,8 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
 def after_first_attempt(budget: Budget) -> Budget:
     """The budget after one more first attempt: each earns a fifth of a retry, up to a hundredfold floor."""
     ceiling = 100 * limits.RETRY_BUDGET_FLOOR
+    if budget.retries_left == ceiling:
+        return budget  # Most of the time.
     return replace(budget, retries_left=min(ceiling, budget.retries_left + limits.RETRY_BUDGET_SHARE))
 
 

@@ -6,6 +6,8 @@ by whoever records it (`wire.message.as_batch`). What the answers mean is in `re
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -184,15 +186,25 @@ _VERSION = {"anthropic-version": "2023-06-01"}
 
 
 def _headers(call: Call) -> Mapping[str, str]:
-    headers = {"content-type": "application/json", "anthropic-version": call.api_version}
-    if call.betas:
-        headers["anthropic-beta"] = call.betas
-    return headers
+    return _headers_of(call.api_version, call.betas)
+
+
+@lru_cache(maxsize=256)  # All requests of a batch send the same.
+def _headers_of(api_version: str, betas: str) -> Mapping[str, str]:
+    headers = {"content-type": "application/json", "anthropic-version": api_version}
+    if betas:
+        headers["anthropic-beta"] = betas
+    return MappingProxyType(headers)
 
 
 def _refused_headers(call: Call) -> Refused | None:
     """The refusal of a call whose version or betas cannot be sent: callers choose both."""
-    for name, value in (("anthropic-version", call.api_version), ("anthropic-beta", call.betas)):
+    return _refused_values(call.api_version, call.betas)
+
+
+@lru_cache(maxsize=256)
+def _refused_values(api_version: str, betas: str) -> Refused | None:
+    for name, value in (("anthropic-version", api_version), ("anthropic-beta", betas)):
         if not is_header_value(value):
             text = f"{name}: holds characters that cannot stand in a header"
             return Refused(status=400, type="invalid_request_error", message=text)

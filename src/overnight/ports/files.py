@@ -47,16 +47,16 @@ class OsFiles:
     def write_new_durably(self, path: Path, pieces: Iterable[bytes]) -> None:
         if path.exists():
             return
-        _make_directories_durably(path.parent)
         part = path.with_name(path.name + ".part")
         try:
+            _make_directories_durably(path.parent)
             with part.open("wb") as file:
                 for piece in pieces:
                     file.write(piece)
                 file.flush()
                 _sync_data(file.fileno())
             part.rename(path)
-            _fsync_directory(path.parent)
+            _sync_entry_or_remove(path)
         except OSError as error:
             raise _store_error(error, path) from error
         finally:
@@ -70,9 +70,8 @@ class OsFiles:
                 _make_directories_durably(path.parent)
             with path.open("ab", buffering=0) as file:
                 _append_whole(file, data)
-                _sync_data(file.fileno())
             if is_new:
-                _fsync_directory(path.parent)
+                _sync_entry_or_remove(path)
         except OSError as error:
             raise _store_error(error, path) from error
 
@@ -97,15 +96,27 @@ class OsFiles:
 
 
 def _append_whole(file: FileIO, data: bytes) -> None:
-    """Append all of `data` or, if the disk is full, none: half a record would hide every later one."""
+    """Append all of `data` durably or, if the disk fails, none: half a record would hide every later one, and a
+    whole one would be there twice when the caller tries again."""
     start = file.seek(0, os.SEEK_END)
     view = memoryview(data)
     try:
         while view:
             view = view[file.write(view) :]
+        _sync_data(file.fileno())
     except OSError:
         with suppress(OSError):
             file.truncate(start)
+        raise
+
+
+def _sync_entry_or_remove(path: Path) -> None:
+    """Make a new name durable. A name that might vanish must not stay, or the next writer would rely on it."""
+    try:
+        _fsync_directory(path.parent)
+    except OSError:
+        with suppress(OSError):
+            path.unlink()
         raise
 
 

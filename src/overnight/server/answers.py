@@ -1,6 +1,8 @@
 """HTTP answers: JSON from structs, and every error as the API's envelope with its request id."""
 
+import asyncio
 import logging
+from contextlib import suppress
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -9,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from overnight import ids
+from overnight import ids, limits
 from overnight.errors import ApiError, DiskFull, MethodNotAllowed, NotFound, StoreError
 from overnight.ports.entropy import Entropy
 from overnight.wire import problem
@@ -35,14 +37,39 @@ def json(value: object, *, headers: dict[str, str] | None = None) -> Response:
     return Response(encode(value), media_type="application/json", headers=headers)
 
 
+class LastAnswer(Response):
+    """An answer to a client that is still sending: what it sends is read and dropped for a while before we close.
+
+    Closing at once would reset the connection, and many clients then lose the answer with it (RFC 9112 9.6): an SDK
+    would report a broken connection, and try the same body again, where it should say that the body is too large.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.REFUSED_BODY_S_MAX):
+                await _drop_body(receive, bytes_max=limits.REFUSED_BODY_BYTES_MAX)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _drop_body(receive: Receive, *, bytes_max: int) -> None:
+    more = True
+    while more and bytes_max > 0:
+        message = await receive()
+        bytes_max -= len(message.get("body", b""))
+        more = message.get("more_body", False)  # Also False when the client is gone.
+
+
 async def api_error(http_request: HttpRequest, error: Exception) -> Response:
     """The answer to an ApiError."""
     assert isinstance(error, ApiError)
     body = problem.encode(error.type, str(error), request_id=http_request.state.request_id)
     headers = error.headers()
     if error.status in (408, 413):
-        headers["connection"] = "close"  # The rest of the body is not read.
-    return Response(body, status_code=error.status, media_type="application/json", headers=headers)
+        headers["connection"] = "close"  # The rest of the body is not wanted.
+    kind = LastAnswer if error.status == 413 else Response
+    return kind(body, status_code=error.status, media_type="application/json", headers=headers)
 
 
 async def store_error(http_request: HttpRequest, error: Exception) -> Response:

@@ -34,7 +34,9 @@ async def create(http_request: HttpRequest) -> Response:
         here.world.marks.reach("create.received")
         created = await ingest(body, origin, store=here.store, world=here.world)
     here.worker.ring()
-    return answers.json(view(created.batch, http_request, live={}))
+    batch = created.batch  # Perhaps an earlier create's, well under way.
+    batch, live = await _with_unsealed(here, batch, {} if created.is_new else here.tallies.snapshot(batch.id))
+    return answers.json(view(batch, http_request, live=live))
 
 
 async def retrieve(http_request: HttpRequest) -> Response:

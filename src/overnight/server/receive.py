@@ -95,6 +95,8 @@ def _append(held: bytearray, piece: bytes, inflater: "_Inflater | None", *, byte
     if inflater is not None:
         piece = inflater.take(piece, bytes_max=bytes_max - len(held) + 1)
     if len(held) + len(piece) > bytes_max:
+        held.clear()  # The error, and with it this frame, lives until its answer was sent and the rest was dropped.
+        piece = b""
         raise _too_large()
     held += piece
 

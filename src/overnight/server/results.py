@@ -5,6 +5,7 @@ the first byte, so an answer that breaks off is noticed by the client, never tak
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
@@ -19,6 +20,7 @@ from overnight.server.context import Context
 from overnight.store import splice
 from overnight.store.control import SealedResults
 
+log = logging.getLogger("overnight.server")
 _CHUNK_BYTES = 256 * 1024  # A chunk a line costs 25 times the CPU of this.
 
 
@@ -67,7 +69,10 @@ class ResultsResponse(StreamingResponse):
             async with asyncio.timeout(limits.DOWNLOAD_STALL_S):
                 await send(message)
 
-        await super().stream_response(send_in_time)
+        try:
+            await super().stream_response(send_in_time)
+        except TimeoutError:
+            log.info("a reader of results took nothing for %d s and is disconnected", limits.DOWNLOAD_STALL_S)
 
     def _length(self) -> int:
         if not self._is_gzip:

@@ -24,6 +24,7 @@ from overnight.server import allocator, build, context
 from overnight.server.app import app
 from overnight.server.config import Settings
 from overnight.server.context import Context
+from overnight.server.protocol import BoundedHttp
 from overnight.store.store import Store, open_directory
 
 log = logging.getLogger("overnight.server")
@@ -86,7 +87,7 @@ async def _run(
     http = _Http(
         uvicorn.Config(
             app(here),
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -1,7 +1,8 @@
 """Where a client reaches us: the beginning of `results_url`, which both SDKs fetch exactly as we wrote it.
 
 In order: the operator's public URL; the forwarded headers of a trusted proxy; the Host the client called.
-A wrong host here means clients that hang (docs/how-to/reverse-proxy.md), an untrusted one clients that send their key elsewhere.
+A wrong host here means clients that hang, an untrusted one clients that send their key elsewhere
+(docs/how-to/reverse-proxy.md).
 """
 
 import ipaddress

@@ -9,6 +9,7 @@ overnight-data/
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -35,10 +36,7 @@ def take(directory: DataDirectory) -> IO[str]:
         directory.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = directory.lock.open("a+", encoding="ascii")
     except OSError as error:
-        raise StoreError(
-            f"cannot write to the data directory {directory.root}: {error.strerror}; "
-            "choose another with --data, or give this user the right to write there"
-        ) from error
+        raise _cannot_write(directory, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -49,7 +47,19 @@ def take(directory: DataDirectory) -> IO[str]:
             f"the data directory {directory.root} is in use by another server (pid {holder or 'unknown'}); "
             "stop that one or choose another directory with --data"
         ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    try:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+    except OSError as error:
+        with suppress(OSError):
+            file.close()  # Tries to write once more.
+        raise _cannot_write(directory, error) from error
     return file
+
+
+def _cannot_write(directory: DataDirectory, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot write to the data directory {directory.root}: {error.strerror}; "
+        "choose another with --data, or give this user the right and the room to write there"
+    )

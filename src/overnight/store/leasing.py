@@ -33,6 +33,12 @@ _CANDIDATES = f"""
         WHERE segments.batch_id = batches.id AND is_sealed = 0 AND lease_expires_at_ms <= ? AND worker IS NOT ?
     ) ORDER BY age LIMIT {_CANDIDATES_OF_WORKSPACE_MAX}
 """
+_CANCELING = f"""
+    SELECT {rows.BATCH_COLUMNS}, age FROM batches WHERE status = 'canceling' AND EXISTS (
+        SELECT 1 FROM segments
+        WHERE segments.batch_id = batches.id AND is_sealed = 0 AND lease_expires_at_ms <= ? AND worker IS NOT ?
+    ) ORDER BY age LIMIT {_CANDIDATES_OF_WORKSPACE_MAX}
+"""
 _FREE_SEGMENTS = """
     SELECT position, requests, raw_bytes, offset, length, requests_inline, epoch, lease_expires_at_ms
     FROM segments WHERE batch_id = ? AND is_sealed = 0 AND lease_expires_at_ms <= ? AND worker IS NOT ?
@@ -49,12 +55,11 @@ class Wanted(NamedTuple):
 
 def candidates(sql: sqlite3.Connection, worker: str, *, now_ms: int) -> list[schedule.Candidate]:
     """The oldest batches of each workspace with a segment that is free to `worker`: one of its own that ran out
-    is not, for it may still be working on it; renewal revives that one."""
-    return [
-        schedule.Candidate(batch=rows.to_batch(row), age=row[-1])
-        for (workspace,) in sql.execute(_WORKSPACES).fetchall()
-        for row in sql.execute(_CANDIDATES, (workspace, now_ms, worker))
-    ]
+    is not, for it may still be working on it; renewal revives that one. Canceled batches come however young."""
+    found = {row[-1]: row for row in sql.execute(_CANCELING, (now_ms, worker))}
+    for (workspace,) in sql.execute(_WORKSPACES).fetchall():
+        found |= {row[-1]: row for row in sql.execute(_CANDIDATES, (workspace, now_ms, worker))}
+    return [schedule.Candidate(batch=rows.to_batch(row), age=age) for age, row in found.items()]
 
 
 def has_work(sql: sqlite3.Connection, worker: str, *, wanted: Wanted, now_ms: int) -> bool:

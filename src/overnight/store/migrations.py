@@ -34,6 +34,7 @@ STEPS: Final = (
     ) STRICT;
     CREATE INDEX batches_of_workspace ON batches (workspace, age);
     CREATE INDEX batches_unfinished ON batches (workspace, age) WHERE ended_at_ms IS NULL;
+    CREATE INDEX batches_canceling ON batches (age) WHERE status = 'canceling';
     CREATE INDEX batches_unarchived ON batches (created_at_ms) WHERE archived_at_ms IS NULL;
     CREATE UNIQUE INDEX batches_idempotent ON batches (workspace, idempotency_key)
         WHERE idempotency_key IS NOT NULL;

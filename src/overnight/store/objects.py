@@ -73,7 +73,8 @@ class LocalObjects:
 
     async def keys(self) -> list[str]:
         paths = await self._offload.run(lambda: self._files.list(self._root))
-        return [path.relative_to(self._root).as_posix() for path in paths]
+        keys = (path.relative_to(self._root).as_posix() for path in paths)
+        return [key for key in keys if _is_key(key)]  # A file manager may have left its own there.
 
     def _path(self, key: str) -> Path:
         if _is_key(key) is None:

@@ -30,7 +30,8 @@ def of_validation(error: msgspec.ValidationError) -> str:
     if missing := _MISSING.match(text):
         return f"{_join(path, missing['field'])}: Field required"
     if wrong := _WRONG_TYPE.match(text):
-        said = _WORDS.get(wrong["expected"], f"Input should be {wrong['expected']}")
+        expected = wrong["expected"].removesuffix(" | null")
+        said = _WORDS.get(expected, f"Input should be {expected}")
         return f"{path}: {said}" if path else said
     said = text[: found.start()] if found else text
     return f"{path}: {said}" if path else said

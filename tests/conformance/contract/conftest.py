@@ -63,9 +63,13 @@ def client(new_client: NewClient) -> WireClient:
 
 
 @pytest.fixture(scope="session")
-def whale(server: ObservedServer) -> Iterator[Whale]:
-    with closing(WireClient(server.url, api_key=f"key-{next(_key_numbers)}")) as client:
-        requests = [request(f"row-{number}", f"say {number} and this: {'y' * 200}") for number in range(100_000)]
+def whale(tmp_path_factory: pytest.TempPathFactory, engine_url: str) -> Iterator[Whale]:
+    data = tmp_path_factory.mktemp("whale") / "data"
+    flags = ("--engine", engine_url)
+    requests = [request(f"row-{number}", f"say {number} and this: {'y' * 200}") for number in range(100_000)]
+    with observed_server(data, *flags) as server, closing(WireClient(server.url)) as client:
         created = client.create(requests)
         server.wait_ended(client, created["id"])
-        yield Whale(client, created, len(requests))
+        assert server.stop() == 0
+    with observed_server(data, *flags) as server, closing(WireClient(server.url)) as client:
+        yield Whale(server, client, created)

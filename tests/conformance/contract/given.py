@@ -1,7 +1,8 @@
 """What the fixtures of the contract's checks give to a test, as types."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from overnight.testing.observed import ObservedServer
 from overnight.testing.wireclient import WireClient
 
 
@@ -12,8 +13,8 @@ class NewClient(Protocol):
 
 
 class Whale(NamedTuple):
-    """A batch as large as they come, ended, and a client that may see it."""
+    """A batch as large as they come, ended, on a server that was started again since: its memory is small."""
 
+    server: ObservedServer
     client: WireClient
-    created: dict[str, object]
-    requests: int
+    created: Any  # What its create answered.

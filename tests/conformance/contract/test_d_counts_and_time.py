@@ -37,7 +37,13 @@ def test_51_the_counters_always_sum_to_the_number_of_requests(server: ObservedSe
         seen += [batch, client.retrieve(batch["id"])]
     seen.append(client.cancel(batch["id"]))
     assert [sum(one["request_counts"].values()) for one in seen] == [2501] * len(seen)
-    assert seen[-1]["request_counts"] == {"processing": 0, "succeeded": 2500, "errored": 1, "canceled": 0, "expired": 0}
+    assert seen[-1]["request_counts"] == {
+        "processing": 0,
+        "succeeded": 2500,
+        "errored": 1,
+        "canceled": 0,
+        "expired": 0,
+    }
 
 
 @pytest.fixture
@@ -127,10 +133,12 @@ def expired(tmp_path_factory: pytest.TempPathFactory, config: Path) -> tuple[Any
         batch_id = client.create([request("a"), request("bad", max_tokens=0), _held("c"), _held("d")])["id"]
         before = server.wait_counted(client, batch_id, succeeded=1, errored=1)
         assert server.stop() == 0
-    with observed_server(data, *flags, ahead_s=_DAY_S) as server:
-        with closing(WireClient(server.url, api_key="key-0")) as client:
-            after = server.wait_ended(client, batch_id)
-            return before, after, client.results(batch_id)
+    with (
+        observed_server(data, *flags, ahead_s=_DAY_S) as server,
+        closing(WireClient(server.url, api_key="key-0")) as client,
+    ):
+        after = server.wait_ended(client, batch_id)
+        return before, after, client.results(batch_id)
 
 
 def test_58_unfinished_requests_expire_after_24_hours(expired: tuple[Any, Any, dict[str, Any]]) -> None:

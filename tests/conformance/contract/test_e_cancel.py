@@ -76,7 +76,7 @@ def test_67_results_of_a_batch_that_was_canceled_whole(server: ObservedServer, c
     batch = server.wait_ended(client, batch_id)
     assert batch["request_counts"]["canceled"] == 3
     assert batch["results_url"] == f"{server.url}{BATCHES}/{batch_id}/results"
-    assert client.results(batch_id) == dict.fromkeys("abc", {"type": "canceled"})
+    assert client.results(batch_id) == {custom_id: {"type": "canceled"} for custom_id in "abc"}
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,10 @@ def test_85_another_workspace_sees_nothing(server: ObservedServer, new_client: N
         assert stranger.call("GET", f"{BATCHES}?after_id={batch_id}").status == 400  # As for an unknown cursor.
     assert stranger.call("GET", f"{BATCHES}?after_id={_UNKNOWN}").status == 400
     assert owner.page() == before
-    assert owner.call("GET", BATCHES).headers["anthropic-workspace-id"] != stranger.call("GET", BATCHES).headers[
-        "anthropic-workspace-id"
-    ]
+    assert (
+        owner.call("GET", BATCHES).headers["anthropic-workspace-id"]
+        != stranger.call("GET", BATCHES).headers["anthropic-workspace-id"]
+    )
 
 
 def test_86_new_batches_do_not_shift_older_pages(client: WireClient) -> None:

@@ -1,0 +1,88 @@
+"""A server under hostile clients, and what an outsider can measure of it."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from overnight import limits
+from overnight.testing import crashpoint
+from overnight.testing.processes import ServerProcess
+from overnight.testing.wireclient import WireClient
+
+
+@contextmanager
+def hosting(
+    data: Path, engine_url: str, changed_limits: Mapping[str, float] | None = None
+) -> Iterator[ServerProcess]:
+    """A server for the length of a block, with some limits changed; killed at its end."""
+    server = ServerProcess(
+        data,
+        "--engine",
+        engine_url,
+        module="overnight.testing.crashpoint",
+        environment=crashpoint.settings(changed_limits=changed_limits),
+    )
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+def memory_bytes(server: ServerProcess) -> int:
+    """What the server has in RAM now."""
+    command = ["ps", "-o", "rss=", "-p", str(server.process.pid)]
+    return int(subprocess.check_output(command)) * 1024
+
+
+@contextmanager
+def peak_memory(server: ServerProcess) -> Iterator[Callable[[], int]]:
+    """In the block: a call that tells how much more memory the server has had at most since its beginning.
+
+    Only Linux keeps a peak; elsewhere it is what the server has at the moment of the call.
+    """
+    if sys.platform != "linux":
+        before = memory_bytes(server)
+        yield lambda: memory_bytes(server) - before
+        return
+    process = Path(f"/proc/{server.process.pid}")
+    (process / "clear_refs").write_text("5")  # Resets VmHWM (proc_pid_clear_refs(5)).
+
+    def now() -> int:
+        (line,) = (line for line in (process / "status").read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+
+    before = now()
+    yield lambda: now() - before
+
+
+def open_sockets(server: ServerProcess) -> int:
+    """How many connections the server holds, with its listener and its own pipes."""
+    if sys.platform == "linux":
+        links = [path.readlink() for path in Path(f"/proc/{server.process.pid}/fd").iterdir() if path.is_symlink()]
+        return sum(str(link).startswith("socket:") for link in links)
+    listed = subprocess.check_output(["lsof", "-a", "-p", str(server.process.pid), "-i"], text=True)
+    return len(listed.splitlines()) - 1
+
+
+def asked_until(client: WireClient, is_so: Callable[[], bool], *, what: str) -> None:
+    """Ask the server for its health until something is so: each answer means it went around its loop."""
+    for _ in range(20_000):
+        if is_so():
+            return
+        assert client.call("GET", "/health").status == 200
+    raise AssertionError(f"never {what}")
+
+
+def traces(server: ServerProcess, data: Path) -> tuple[list[str], list[Path]]:
+    """The batches and the files there are: what a refused request must not change. The server must be well."""
+    with closing(WireClient(server.url)) as client:
+        health = client.call("GET", "/health")
+        assert health.json["status"] == "ok", health
+        ids = client.ids()
+    found = (path for part in ("objects", "checkpoints") for path in (data / part).rglob("*"))
+    return ids, sorted(path for path in found if path.is_file())
+
+
+MIB = limits.MIB

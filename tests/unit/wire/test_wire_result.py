@@ -1,0 +1,85 @@
+"""wire.result: lines that the official SDK's types take as they are."""
+
+import json
+
+import pytest
+from anthropic.types.messages import MessageBatchIndividualResponse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overnight.wire import message, problem, result
+
+_MESSAGE = {
+    "id": "msg_1",
+    "type": "message",
+    "role": "assistant",
+    "model": "m",
+    "content": [{"type": "text", "text": "é\n\u2028"}],
+    "stop_reason": "end_turn",
+    "stop_sequence": None,
+    "usage": {"input_tokens": 3, "output_tokens": 4},
+}
+_IDS = st.from_regex(r"\A[a-zA-Z0-9_-]{1,64}\Z")
+
+
+def _succeeded(custom_id: str) -> bytes:
+    return result.succeeded(custom_id, message.as_batch(json.dumps(_MESSAGE, ensure_ascii=False).encode())[0])
+
+
+def _errored(custom_id: str) -> bytes:
+    return result.errored(
+        custom_id, problem.encode("invalid_request_error", "messages: Field required", request_id=None)
+    )
+
+
+_MAKERS = {
+    "succeeded": _succeeded,
+    "errored": _errored,
+    "canceled": result.canceled,
+    "expired": result.expired,
+}
+
+
+@pytest.mark.parametrize("kind", _MAKERS)
+@given(custom_id=_IDS)
+def test_a_line_is_what_the_official_types_expect(kind: str, custom_id: str) -> None:
+    line = _MAKERS[kind](custom_id)
+    assert line.endswith(b"}\n")
+    assert line.count(b"\n") == 1
+    found = MessageBatchIndividualResponse.model_validate_json(line)
+    assert (found.custom_id, found.result.type) == (custom_id, kind)
+
+
+def test_an_answer_comes_whole() -> None:
+    found = MessageBatchIndividualResponse.model_validate_json(_succeeded("a")).result
+    assert found.type == "succeeded"
+    assert found.message.content[0].type == "text"
+    assert found.message.content[0].text == "é\n\u2028"
+    assert found.message.usage.service_tier == "batch"
+
+
+def test_an_error_is_a_whole_envelope_inside() -> None:
+    found = json.loads(_errored("a"))
+    assert found == {
+        "custom_id": "a",
+        "result": {
+            "type": "errored",
+            "error": {
+                "type": "error",
+                "error": {"type": "invalid_request_error", "message": "messages: Field required"},
+                "request_id": None,
+            },
+        },
+    }
+
+
+@pytest.mark.parametrize("make", [result.canceled, result.expired])
+def test_what_never_ran_says_no_more(make: object) -> None:
+    assert callable(make)
+    assert set(json.loads(make("a"))["result"]) == {"type"}
+
+
+@given(st.lists(st.tuples(st.sampled_from(sorted(_MAKERS)), _IDS), max_size=6))
+def test_our_own_lines_are_read_again(wanted: list[tuple[str, str]]) -> None:
+    lines = result.read_lines(b"".join(_MAKERS[kind](custom_id) for kind, custom_id in wanted))
+    assert [(line.result.type, line.custom_id) for line in lines] == wanted
