@@ -43,4 +43,4 @@ bench: setup ## all benchmarks, one JSON line each
 	for script in ingest results dispatch creates transports; do $(BIN)/python benchmarks/$$script.py; done
 
 clean: ## remove what the targets above made
-	rm -rf .venv .venv-* node_modules build dist
+	rm -rf .venv .venv-* tests/sdk/typescript/node_modules build dist

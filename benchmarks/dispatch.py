@@ -111,7 +111,8 @@ def main() -> None:
     parser = measure.parser(__doc__, rounds=5)
     parser.add_argument("--requests", type=int, default=20_000)
     options = parser.parse_args()
-    allocator.keep_freed_blocks()  # As the server does, and the next line.
+    allocator.keep_freed_blocks()  # As the server does, and the next two lines.
+    gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     with measure.scratch(options.on) as root, measure.upstream() as url:
         one_round(url, max(1, options.requests // 10), root)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from cli_calls import overnight
+from cli_calls import inside
 
 from overnight.server.config import Settings
 
@@ -14,7 +14,7 @@ DIGEST = "ab" * 32
 
 def shown(*arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
     """The value and the origin of every setting, as printed."""
-    printed = overnight("config", *arguments, environment=environment)
+    printed = inside("config", *arguments, environment=environment)
     assert (printed.code, printed.err) == (0, ""), printed
     found = {}
     for line in printed.out.splitlines():
@@ -26,7 +26,7 @@ def shown(*arguments: str, environment: Mapping[str, str] | None = None) -> dict
 
 def refusal(*arguments: str, environment: Mapping[str, str] | None = None) -> str:
     """The one line that says what is wrong."""
-    printed = overnight("config", *arguments, environment=environment)
+    printed = inside("config", *arguments, environment=environment)
     assert (printed.code, printed.out) == (2, ""), printed
     (line,) = printed.err.splitlines()
     assert line.startswith("overnight: ")
@@ -87,11 +87,9 @@ def test_engines_may_be_repeated_and_replace_those_of_the_file(tmp_path: Path) -
 
 
 def test_no_secret_is_printed(tmp_path: Path) -> None:
-    file = written(
-        tmp_path,
-        f'api_key = "{SECRET}"\n[[keys]]\nsha256 = "{DIGEST}"\n[[engines]]\nspec = "http://a"\napi_key = "{SECRET}"\n',
-    )
-    printed = overnight("config", "--config", file)
+    engine = f'[[engines]]\nspec = "http://a"\napi_key = "{SECRET}"\n'
+    file = written(tmp_path, f'api_key = "{SECRET}"\n[[keys]]\nsha256 = "{DIGEST}"\n{engine}')
+    printed = inside("config", "--config", file)
     assert printed.code == 0
     assert SECRET not in printed.out + printed.err
     assert DIGEST not in printed.out

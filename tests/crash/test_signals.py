@@ -52,6 +52,7 @@ def test_an_idle_server_is_gone_at_once(tmp_path: Path) -> None:
         began_s = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began_s < PROMPT_S
+        assert "Traceback" not in server.log()
 
 
 def test_what_is_in_flight_finishes_and_nothing_is_asked_twice(tmp_path: Path) -> None:
@@ -65,6 +66,7 @@ def test_what_is_in_flight_finishes_and_nothing_is_asked_twice(tmp_path: Path) -
             began_s = time.monotonic()
             assert server.stop() == 0
             assert time.monotonic() - began_s < limits.DRAIN_S_MAX
+            assert "Traceback" not in server.log()
         assert engine.calls.total() < 300, "the run was too short to show anything"
         with running_server(data, "--engine", engine.url) as server:
             assert check_promises(server.url, ledger) == [batch_id]

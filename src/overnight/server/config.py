@@ -43,7 +43,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     listen: str = "127.0.0.1:8642"
     data: str = "overnight-data"
-    engines: list[EngineSettings] = msgspec.field(default_factory=lambda: [EngineSettings(spec="embedded")])
+    engines: Annotated[list[EngineSettings], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: [EngineSettings(spec="embedded")]
+    )
     api_key: str = ""  # One key for the default workspace; meant for the environment.
     keys: list[KeySettings] = []
     public_url: Annotated[str, Meta(pattern="^(https?://[^ ]+)?$")] = ""  # What results_url begins with.
@@ -124,13 +126,13 @@ def _check_one(name: str, value: Any, origin: str) -> None:
     try:
         msgspec.convert({name: value}, Settings, strict=False)
     except msgspec.ValidationError as error:
-        shown = "" if "key" in name else f" (it is {value!r})"
+        shown = "" if name in ("api_key", "keys", "engines") else f" (it is {value!r})"  # Those hold secrets.
         raise UsageError(f"{origin}: {name}: {error}{shown}") from error
 
 
 def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
     host, _, port = settings.listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
+    if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise UsageError(f"{origins['listen']}: listen: {settings.listen!r} is not HOST:PORT")
     for network in settings.trusted_proxies:
         try:

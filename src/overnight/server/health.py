@@ -1,5 +1,7 @@
 """GET /health: whether this server does its work, and if not, why. Needs no key and tells no secret."""
 
+from typing import Literal
+
 import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -12,7 +14,7 @@ from overnight.server import answers, context
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """`status`: ok; degraded (it accepts batches, but something holds work up); failing (it cannot accept any)."""
 
-    status: str
+    status: Literal["ok", "degraded", "failing"]
     version: str = __version__
     batches_open: int = 0
     segments_open: int = 0

@@ -17,12 +17,16 @@ from overnight.server import answers, context
 _CREATED_AT = "2026-01-01T00:00:00Z"  # Engines do not say; the field is required by clients' types.
 
 
-class _Supported(msgspec.Struct, frozen=True):
+class Supported(msgspec.Struct, frozen=True):
+    """Whether a model can do something."""
+
     supported: bool = True
 
 
-class _Capabilities(msgspec.Struct, frozen=True):
-    batch: _Supported = _Supported()
+class Capabilities(msgspec.Struct, frozen=True):
+    """What every model can do here."""
+
+    batch: Supported = Supported()
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,10 +38,12 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str = _CREATED_AT
     max_input_tokens: int | None = None
     max_tokens: int | None = None
-    capabilities: _Capabilities = _Capabilities()
+    capabilities: Capabilities = Capabilities()
 
 
-class _Page(msgspec.Struct, frozen=True, kw_only=True):
+class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
+    """All models; there is never a second page."""
+
     data: list[ModelInfo]
     has_more: bool
     first_id: str | None
@@ -56,7 +62,7 @@ async def page(http_request: HttpRequest) -> Response:
     elif before in ids:
         found = found[: ids.index(before)]
     return answers.json(
-        _Page(
+        ModelPage(
             data=found,
             has_more=False,
             first_id=found[0].id if found else None,

@@ -1,155 +1,373 @@
-"""GET /openapi.json: the interface as a document, from the same structs that answer."""
+"""GET /openapi.json: the interface as a document. Answers are described by the structs that write them."""
 
 from functools import cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from overnight import __version__, limits
-from overnight.server import answers
+from overnight.server import answers, context
 from overnight.server.health import Health
-from overnight.server.models import ModelInfo
+from overnight.server.models import ModelInfo, ModelPage
 from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch
 from overnight.wire.create import CUSTOM_ID_PATTERN
 from overnight.wire.problem import Problem
 
+Json: TypeAlias = dict[str, Any]
+
 
 async def document(http_request: HttpRequest) -> Response:
-    """The document; needs no key."""
-    return answers.json(_document())
+    """The document of this server, with its settings; needs no key."""
+    settings = context.of(http_request).settings
+    return answers.json(described(needs_key=settings.needs_key, needs_version=settings.strict_version))
 
 
 @cache
-def _document() -> dict[str, Any]:
-    kinds = (MessageBatch, BatchPage, DeletedBatch, Problem, ModelInfo, Health)
-    (batch, page, deleted, problem, model, health), components = msgspec.json.schema_components(
-        kinds, ref_template="#/components/schemas/{name}"
-    )
-    errors = {code: _answer(problem, said) for code, said in _ERRORS.items()}
-
-    def answering(schema: dict[str, Any], said: str, **more: Any) -> dict[str, Any]:
-        return {**more, "responses": {"200": _answer(schema, said), **errors}}
-
-    listing = {"parameters": [*_HEADERS, *_PAGING]}
-    one = {"parameters": [*_HEADERS, _BATCH_ID]}
-    prompt = {"requestBody": _body({"$ref": "#/components/schemas/MessagesParams"}), "parameters": _HEADERS}
-    components |= {"CreateBody": _CREATE_BODY, "MessagesParams": _MESSAGES_PARAMS}
+def described(*, needs_key: bool, needs_version: bool) -> Json:
+    """The interface. `needs_key` and `needs_version`: whether callers must send a key, and `anthropic-version`."""
+    paths: dict[str, Json] = {
+        "/v1/messages/batches": {"post": _create(), "get": _list()},
+        "/v1/messages/batches/{batch_id}": {"get": _retrieve(), "delete": _delete()},
+        "/v1/messages/batches/{batch_id}/cancel": {"post": _cancel()},
+        "/v1/messages/batches/{batch_id}/results": {"get": _results()},
+        "/v1/messages": {"post": _message()},
+        "/v1/messages/count_tokens": {"post": _count_tokens()},
+        "/v1/models": {"get": _models()},
+        "/v1/models/{model_id}": {"get": _model()},
+        "/health": {"get": _health()},
+        "/openapi.json": {"get": _openapi()},
+    }
+    schemes: list[Json] = [{"api_key": []}, {"bearer": []}] if needs_key else []
     return {
         "openapi": "3.1.0",
-        "info": {"title": "overnight", "version": __version__},
-        "paths": {
-            "/v1/messages/batches": {
-                "post": answering(
-                    batch,
-                    "The batch, in progress.",
-                    requestBody=_body({"$ref": "#/components/schemas/CreateBody"}),
-                    parameters=_HEADERS,
-                ),
-                "get": answering(page, "Batches, newest first.", **listing),
-            },
-            "/v1/messages/batches/{batch_id}": {
-                "get": answering(batch, "The batch.", **one),
-                "delete": answering(deleted, "It is gone.", **one),
-            },
-            "/v1/messages/batches/{batch_id}/cancel": {"post": answering(batch, "The batch, canceling.", **one)},
-            "/v1/messages/batches/{batch_id}/results": {
-                "get": {
-                    **one,
-                    "responses": {
-                        "200": {
-                            "description": "One JSON object a line.",
-                            "content": {"application/x-jsonl": {"schema": {"type": "string"}}},
-                        },
-                        **errors,
-                    },
-                }
-            },
-            "/v1/messages": {"post": answering({"type": "object"}, "A Message.", **prompt)},
-            "/v1/messages/count_tokens": {"post": answering({"type": "object"}, "A count.", **prompt)},
-            "/v1/models": {"get": answering({"type": "object"}, "Models.", parameters=_HEADERS)},
-            "/v1/models/{model_id}": {"get": answering(model, "The model.", parameters=[*_HEADERS, _MODEL_ID])},
-            "/health": {"get": answering(health, "It works.")},
+        "info": {
+            "title": "overnight",
+            "version": __version__,
+            "description": "A self-hosted Message Batches API.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
-        "components": {"schemas": components},
+        "security": schemes,
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "parameters": {"version": {**_VERSION, "required": needs_version}, "betas": _BETAS},
+            "headers": _HEADERS,
+            "responses": {name: _error(said, status=status) for name, (status, said) in _ERRORS.items()},
+            "securitySchemes": {
+                "api_key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
     }
+
+
+# --- Operations -----------------------------------------------------------------------------------------------------
+
+
+def _create() -> Json:
+    answer = {**_json("MessageBatch", "The batch, in progress and durable."), "links": _LINKS}
+    return {
+        "operationId": "create_batch",
+        "summary": "Create a batch",
+        "description": "`params` of a request are checked later: mistakes in them become errored results.",
+        "parameters": [*_ASKED, _IDEMPOTENCY_KEY],
+        "requestBody": _body("CreateBody"),
+        "responses": {"200": answer, **_errors("400", "401", "408", "409", "413", "429", "500")},
+    }
+
+
+def _list() -> Json:
+    return {
+        "operationId": "list_batches",
+        "summary": "List batches, newest first",
+        "parameters": [*_ASKED, *_PAGING],
+        "responses": {"200": _json("BatchPage", "A page."), **_errors("400", "401", "429", "500")},
+    }
+
+
+def _retrieve() -> Json:
+    answer = _json("MessageBatch", "The batch. `retry-after` is there until it has ended.", "retry-after")
+    return {
+        "operationId": "retrieve_batch",
+        "summary": "Retrieve a batch",
+        "parameters": [*_ASKED, _BATCH_ID],
+        "responses": {"200": answer, **_errors("400", "401", "404", "429", "500")},
+    }
+
+
+def _delete() -> Json:
+    return {
+        "operationId": "delete_batch",
+        "summary": "Delete a batch that has ended",
+        "parameters": [*_ASKED, _BATCH_ID],
+        "responses": {"200": _json("DeletedBatch", "It is gone."), **_errors("400", "401", "404", "429", "500")},
+    }
+
+
+def _cancel() -> Json:
+    answer = _json("MessageBatch", "The batch, canceling; or as it was, if it had ended.")
+    return {
+        "operationId": "cancel_batch",
+        "summary": "Cancel a batch",
+        "description": "Takes no body. Twice, or too late, is no error.",
+        "parameters": [*_ASKED, _BATCH_ID],
+        "responses": {"200": answer, **_errors("400", "401", "404", "429", "500")},
+    }
+
+
+def _results() -> Json:
+    answer = {
+        "description": "One ResultLine a line, one line a request, in any order. Gzip, if that is accepted.",
+        "headers": _headers("content-length"),
+        "content": {"application/x-jsonl": {"schema": {"type": "string"}, "x-line-schema": _ref("ResultLine")}},
+    }
+    return {
+        "operationId": "batch_results",
+        "summary": "Download the results of a batch that has ended",
+        "parameters": [*_ASKED, _BATCH_ID],
+        "responses": {"200": answer, **_errors("400", "401", "404", "429", "500")},
+    }
+
+
+def _message() -> Json:
+    answer = _json("Message", "The answer; with `stream`, its events.")
+    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    return {
+        "operationId": "create_message",
+        "summary": "Answer one request at once",
+        "description": "Statuses of 4xx that are not listed are the engine's own refusals.",
+        "parameters": _ASKED,
+        "requestBody": _body("MessagesBody"),
+        "responses": {"200": answer, **_ENGINE_ERRORS},
+    }
+
+
+def _count_tokens() -> Json:
+    return {
+        "operationId": "count_tokens",
+        "summary": "Count the tokens of a prompt",
+        "description": "Statuses of 4xx that are not listed are the engine's own refusals.",
+        "parameters": _ASKED,
+        "requestBody": _body("CountBody"),
+        "responses": {"200": _json("TokenCount", "The count."), **_ENGINE_ERRORS},
+    }
+
+
+def _models() -> Json:
+    return {
+        "operationId": "list_models",
+        "summary": "List the models that engines serve now",
+        "parameters": [_text("after_id", "query"), _text("before_id", "query")],
+        "responses": {"200": _json("ModelPage", "All of them."), **_errors("401", "500")},
+    }
+
+
+def _model() -> Json:
+    return {
+        "operationId": "retrieve_model",
+        "summary": "Look a model up",
+        "parameters": [{**_text("model_id", "path"), "required": True}],
+        "responses": {"200": _json("ModelInfo", "The model."), **_errors("401", "404", "500")},
+    }
+
+
+def _health() -> Json:
+    return {
+        "operationId": "health",
+        "summary": "Whether this server does its work",
+        "security": [],
+        "responses": {
+            "200": _json("Health", "Batches are accepted."),
+            "503": _json("Health", "Batches cannot be accepted."),
+            **_errors("500"),
+        },
+    }
+
+
+def _openapi() -> Json:
+    answer = _json("Message", "OpenAPI 3.1.")
+    answer["content"]["application/json"]["schema"] = {"type": "object", "required": ["openapi", "info", "paths"]}
+    return {
+        "operationId": "openapi",
+        "summary": "This document",
+        "security": [],
+        "responses": {"200": answer, **_errors("500")},
+    }
+
+
+# --- Parts ----------------------------------------------------------------------------------------------------------
+
+
+def _ref(name: str, kind: str = "schemas") -> Json:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _headers(*more: str) -> Json:
+    return {name: _ref(name, "headers") for name in ("request-id", "anthropic-workspace-id", *more)}
+
+
+def _json(schema: str, said: str, *headers: str) -> Json:
+    """An answer in JSON."""
+    return {
+        "description": said,
+        "headers": _headers(*headers),
+        "content": {"application/json": {"schema": _ref(schema)}},
+    }
+
+
+def _error(said: str, *, status: str) -> Json:
+    headers = {"429": ("required-retry-after",), "529": ("required-retry-after",), "404": ("x-should-retry",)}
+    answer = _json("Problem", said, *headers.get(status, ()))
+    answer["headers"] = {name.removeprefix("required-"): found for name, found in answer["headers"].items()}
+    return answer
+
+
+def _errors(*statuses: str) -> Json:
+    return {status: _ref(name, "responses") for name, (status, _) in _ERRORS.items() if status in statuses}
+
+
+def _body(schema: str) -> Json:
+    return {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
+
+
+def _text(name: str, place: str) -> Json:
+    return {"name": name, "in": place, "schema": {"type": "string"}}
 
 
 _ERRORS = {
-    "400": "The request is wrong.",
-    "401": "No key, or an unknown one.",
-    "404": "No such thing.",
-    "405": "Another method.",
-    "408": "The body stopped arriving.",
-    "409": "The idempotency key has another body.",
-    "413": "The body is too large.",
-    "429": "Too many requests.",
-    "500": "Our fault.",
-    "503": "Not able to work.",
-    "504": "The engine did not answer in time.",
-    "529": "No room at the moment.",
+    "InvalidRequest": ("400", "The request is wrong; the message begins with where."),
+    "NotAuthenticated": ("401", "No key, or an unknown one."),
+    "NotFound": ("404", "No such thing in this workspace."),
+    "BodyTimeout": ("408", "The body stopped arriving."),
+    "Conflict": ("409", "The idempotency key was used with another body."),
+    "TooLarge": ("413", "The body is too large."),
+    "RateLimited": ("429", "Too many requests a minute."),
+    "Refused": ("4XX", "The engine's own refusal."),
+    "Failed": ("500", "Our fault, or the engine's."),
+    "EngineTimeout": ("504", "The engine did not answer in time."),
+    "Overloaded": ("529", "No room at the moment."),
 }
-_HEADERS: list[dict[str, Any]] = [
-    {
-        "name": "anthropic-version",
-        "in": "header",
-        "required": True,
-        "schema": {"enum": ["2023-01-01", "2023-06-01", "2026-10-21"]},
-    }
-]
-_PAGING: list[dict[str, Any]] = [
+_ENGINE_ERRORS = _errors("400", "401", "404", "408", "413", "4XX", "500", "504", "529")
+_SECONDS: Json = {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds."}
+_HEADERS: dict[str, Json] = {
+    "request-id": {"required": True, "schema": {"type": "string", "pattern": "^req_[0-9A-Za-z]+$"}},
+    "anthropic-workspace-id": {"schema": {"type": "string", "pattern": "^wrkspc_[0-9A-Za-z]+$"}},
+    "retry-after": _SECONDS,
+    "required-retry-after": {**_SECONDS, "required": True},
+    "x-should-retry": {"schema": {"enum": ["true", "false"]}},
+    "content-length": {"schema": {"type": "integer", "minimum": 0}, "description": "Bytes."},
+}
+_VERSION: Json = {"name": "anthropic-version", "in": "header", "schema": {"enum": list(context.API_VERSIONS)}}
+_BETAS: Json = {**_text("anthropic-beta", "header"), "description": "A comma-separated list, for the engine."}
+_ASKED = [_ref("version", "parameters"), _ref("betas", "parameters")]
+_BATCH_ID: Json = {**_text("batch_id", "path"), "required": True}
+_IDEMPOTENCY_KEY: Json = {
+    "name": "idempotency-key",
+    "in": "header",
+    "description": "The same key with the same body finds the batch that was created, instead of making another.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_LENGTH_MAX},
+}
+_PAGING: list[Json] = [
     {
         "name": "limit",
         "in": "query",
-        "schema": {"type": "integer", "minimum": 1, "maximum": limits.LIST_LIMIT_MAX},
-    },
-    {"name": "after_id", "in": "query", "schema": {"type": "string"}},
-    {"name": "before_id", "in": "query", "schema": {"type": "string"}},
-]
-_BATCH_ID: dict[str, Any] = {"name": "batch_id", "in": "path", "required": True, "schema": {"type": "string"}}
-_MODEL_ID: dict[str, Any] = {"name": "model_id", "in": "path", "required": True, "schema": {"type": "string"}}
-_MESSAGES_PARAMS: dict[str, Any] = {
-    "type": "object",
-    "required": ["model", "max_tokens", "messages"],
-    "properties": {
-        "model": {"type": "string"},
-        "max_tokens": {"type": "integer", "minimum": 1},
-        "messages": {
-            "type": "array",
-            "minItems": 1,
-            "items": {
-                "type": "object",
-                "required": ["role", "content"],
-                "properties": {"role": {"enum": ["user", "assistant"]}, "content": {"type": "string"}},
-            },
+        "schema": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": limits.LIST_LIMIT_MAX,
+            "default": limits.LIST_LIMIT_DEFAULT,
         },
     },
+    {**_text("after_id", "query"), "description": "The batches that are older than this one."},
+    {**_text("before_id", "query"), "description": "The batches that are newer than this one. Not with `after_id`."},
+]
+_LINKS: Json = {
+    operation: {"operationId": operation, "parameters": {"batch_id": "$response.body#/id"}}
+    for operation in ("retrieve_batch", "cancel_batch", "batch_results", "delete_batch")
 }
-_CREATE_BODY: dict[str, Any] = {
-    "type": "object",
-    "required": ["requests"],
-    "properties": {
-        "requests": {
-            "type": "array",
-            "minItems": 1,
-            "maxItems": limits.BATCH_REQUESTS_MAX,
-            "items": {
-                "type": "object",
-                "required": ["custom_id", "params"],
-                "properties": {
-                    "custom_id": {"type": "string", "pattern": CUSTOM_ID_PATTERN},
-                    "params": {"type": "object"},
-                },
+
+
+# --- Schemas --------------------------------------------------------------------------------------------------------
+
+
+def _schemas() -> dict[str, Json]:
+    _, found = msgspec.json.schema_components(
+        (MessageBatch, BatchPage, DeletedBatch, Problem, ModelInfo, ModelPage, Health),
+        ref_template="#/components/schemas/{name}",
+    )
+    for schema in found.values():
+        schema["required"] = list(schema["properties"])  # Defaults are written like any other value.
+        for value in schema["properties"].values():
+            value.pop("default", None)
+    return {**found, **_REQUEST_SCHEMAS, **_ANSWER_SCHEMAS}
+
+
+def _object(required: dict[str, Json], optional: dict[str, Json] | None = None) -> Json:
+    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
+
+
+_TEXT: Json = {"type": "string"}
+_COUNT: Json = {"type": "integer", "minimum": 0}
+_BLOCKS: Json = {"type": "array", "items": _object({"type": _TEXT})}
+_TURN = _object({"role": {"enum": ["user", "assistant"]}, "content": {"anyOf": [_TEXT, _BLOCKS]}})
+_SYSTEM: Json = {"anyOf": [_TEXT, {"type": "array", "items": _object({"type": {"const": "text"}})}, {"type": "null"}]}
+_PROMPT: dict[str, Json] = {"model": _TEXT, "messages": {"type": "array", "minItems": 1, "items": _TURN}}
+_STREAM: Json = {"type": ["boolean", "null"]}
+
+_REQUEST_SCHEMAS: dict[str, Json] = {
+    "CreateBody": _object(
+        {
+            "requests": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": limits.BATCH_REQUESTS_MAX,
+                "description": "No two of them have the same `custom_id`.",
+                "items": _object(
+                    {
+                        "custom_id": {
+                            "type": "string",
+                            "pattern": CUSTOM_ID_PATTERN,
+                            "minLength": 1,
+                            "maxLength": limits.CUSTOM_ID_LENGTH_MAX,
+                        },
+                        "params": {"type": "object", "description": "A MessagesBody without `stream`."},
+                    }
+                ),
+            }
+        }
+    ),
+    "MessagesBody": _object(
+        {**_PROMPT, "max_tokens": {"type": "integer", "minimum": 1}}, {"system": _SYSTEM, "stream": _STREAM}
+    ),
+    "CountBody": _object(_PROMPT, {"system": _SYSTEM, "stream": _STREAM}),
+}
+
+_ANSWER_SCHEMAS: dict[str, Json] = {
+    "Message": _object(
+        {
+            "id": _TEXT,
+            "type": {"const": "message"},
+            "role": {"const": "assistant"},
+            "model": _TEXT,
+            "content": _BLOCKS,
+            "stop_reason": {"type": ["string", "null"]},
+            "stop_sequence": {"type": ["string", "null"]},
+            "usage": _object({"input_tokens": _COUNT, "output_tokens": _COUNT}),
+        }
+    ),
+    "TokenCount": _object({"input_tokens": _COUNT}),
+    "ResultLine": _object(
+        {
+            "custom_id": _TEXT,
+            "result": {
+                "oneOf": [
+                    _object({"type": {"const": "succeeded"}, "message": _ref("Message")}),
+                    _object({"type": {"const": "errored"}, "error": _ref("Problem")}),
+                    _object({"type": {"enum": ["canceled", "expired"]}}),
+                ]
             },
         }
-    },
+    ),
 }
-
-
-def _answer(schema: dict[str, Any], said: str) -> dict[str, Any]:
-    return {"description": said, "content": {"application/json": {"schema": schema}}}
-
-
-def _body(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": schema}}}

@@ -53,6 +53,7 @@ class ScriptedEngine:
 
     def __init__(self, script: Script, *, in_flight_max: int = 4) -> None:
         self.calls = Counter[str]()
+        self.begun: list[tuple[str, float]] = []  # Every call: its text, and loop time.
         self.log: list[Asked] = []
         self.inside = Counter[str]()
         self.inside_max = 0
@@ -66,6 +67,7 @@ class ScriptedEngine:
         loop, text = asyncio.get_running_loop(), _decode(call.params).messages[-1].content.strip()
         self.calls[text] += 1
         fate, began_s = self._script(text, self.calls[text]), loop.time()
+        self.begun.append((text, began_s))
         self.inside[text] += 1
         self.inside_max = max(self.inside_max, self.inside.total())
         try:

@@ -5,10 +5,12 @@ recorded exchanges of the hosted API.
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
+Instant: TypeAlias = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 Status: TypeAlias = Literal["in_progress", "canceling", "ended"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -17,11 +19,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class RequestCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Five counters whose sum is always the number of requests (invariant I2)."""
 
-    processing: int
-    succeeded: int
-    errored: int
-    canceled: int
-    expired: int
+    processing: Count
+    succeeded: Count
+    errored: Count
+    canceled: Count
+    expired: Count
 
 
 class MessageBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,11 +33,11 @@ class MessageBatch(msgspec.Struct, frozen=True, kw_only=True):
     type: Literal["message_batch"] = "message_batch"
     processing_status: Status
     request_counts: RequestCounts
-    ended_at: str | None
-    created_at: str
-    expires_at: str
-    archived_at: str | None
-    cancel_initiated_at: str | None
+    ended_at: Instant | None
+    created_at: Instant
+    expires_at: Instant
+    archived_at: Instant | None
+    cancel_initiated_at: Instant | None
     results_url: str | None
 
 

@@ -23,8 +23,9 @@ _REFUSAL = json.dumps(
         "stop_sequence": None,
         "stop_details": {"type": "refusal", "category": "cyber", "explanation": None},
         "usage": {"input_tokens": 5, "output_tokens": 0},
-    }
-).encode()
+    },
+    indent=2,
+).encode()  # With line ends between its parts, as some engines write: each result must still be one line.
 
 
 class _Refuser(BaseHTTPRequestHandler):

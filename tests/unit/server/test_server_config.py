@@ -1,0 +1,117 @@
+"""server.config: every setting from every source, and refusals that name the setting and the source."""
+
+from pathlib import Path
+
+import pytest
+
+from overnight.errors import UsageError
+from overnight.server import config
+from overnight.server.config import EngineSettings, Settings
+
+_KEY = "0" * 64
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "overnight.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_sources_every_setting_has_its_default() -> None:
+    loaded = config.load(None, {}, {})
+    assert loaded.settings == Settings()
+    assert set(loaded.origins.values()) == {"default"}
+    assert set(loaded.origins) == set(Settings.__struct_fields__)
+
+
+def test_later_sources_win_and_are_named(tmp_path: Path) -> None:
+    path = _file(tmp_path, 'listen = "127.0.0.1:1"\ndata = "from-file"\nrequest_counts = "at_end"\n')
+    environment = {"OVERNIGHT_LISTEN": "127.0.0.1:2", "OVERNIGHT_DATA": "from-environment", "OTHER": "x"}
+    loaded = config.load(path, environment, {"listen": "127.0.0.1:3"})
+    assert (loaded.settings.listen, loaded.settings.data) == ("127.0.0.1:3", "from-environment")
+    assert loaded.settings.request_counts == "at_end"
+    assert loaded.origins["listen"] == "--listen"
+    assert loaded.origins["data"] == "$OVERNIGHT_DATA"
+    assert loaded.origins["request_counts"] == str(path)
+    assert loaded.origins["engines"] == "default"
+
+
+def test_the_environment_writes_lists_with_spaces_and_anything_else_as_text() -> None:
+    environment = {
+        "OVERNIGHT_ENGINES": "embedded http://h:1",
+        "OVERNIGHT_TRUSTED_PROXIES": "10.0.0.0/8 ::1/128",
+        "OVERNIGHT_STRICT_PARAMS": "true",
+        "OVERNIGHT_REQUESTS_PER_MINUTE": "50",
+    }
+    settings = config.load(None, environment, {}).settings
+    assert settings.engines == [EngineSettings(spec="embedded"), EngineSettings(spec="http://h:1")]
+    assert settings.trusted_proxies == ["10.0.0.0/8", "::1/128"]
+    assert settings.strict_params is True
+    assert settings.requests_per_minute == 50
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("speed = 3", "there is no setting 'speed'; the settings are listen, data, engines"),
+        ("listen = ", "is not valid TOML"),
+        ("listen = 3", "listen: Expected `str`"),
+        ('listen = "nowhere"', "listen: 'nowhere' is not HOST:PORT"),
+        ('listen = "127.0.0.1:99999"', "is not HOST:PORT"),
+        ('listen = ":80"', "is not HOST:PORT"),
+        ('request_counts = "never"', "request_counts: Invalid enum value 'never'"),
+        ("requests_per_minute = 0", "requests_per_minute: Expected `int` >= 1"),
+        ('public_url = "ftp://x"', "public_url: "),
+        ('trusted_proxies = ["everyone"]', "trusted_proxies: 'everyone'"),
+        ('[[engines]]\nspec = "embedded"\nspeed = 1', "engines: Object contains unknown field `speed`"),
+        ('[[engines]]\nspec = "embedded"\nin_flight_max = 0', "engines: Expected `int` >= 1"),
+        ('[[keys]]\nsha256 = "secret"', "keys: Expected `str` matching regex"),
+        (f'[[keys]]\nsha256 = "{_KEY}"\nworkspace = "x"', "keys: Expected `str` matching regex"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
+    path = _file(tmp_path, text)
+    with pytest.raises(UsageError) as caught:
+        config.load(path, {}, {})
+    assert str(caught.value).startswith(f"{path}")
+    assert said in str(caught.value)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    missing, binary = tmp_path / "none.toml", tmp_path / "binary.toml"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match=r"cannot read the configuration .*none\.toml: No such file"):
+        config.load(missing, {}, {})
+    with pytest.raises(UsageError, match=r"binary\.toml is not valid TOML"):
+        config.load(binary, {}, {})
+
+
+def test_a_wrong_variable_and_a_wrong_flag_are_named() -> None:
+    with pytest.raises(UsageError, match=r"^\$OVERNIGHT_STRICT_PARAMS: strict_params: .*it is 'maybe'"):
+        config.load(None, {"OVERNIGHT_STRICT_PARAMS": "maybe"}, {})
+    with pytest.raises(UsageError, match=r"^--request-counts: request_counts: "):
+        config.load(None, {}, {"request_counts": "never"})
+
+
+@pytest.mark.parametrize("flags", [{"api_key": ["sk-secret"]}, {"keys": [{"sha256": "sk-secret"}]}])
+def test_a_refusal_never_repeats_a_key(flags: dict[str, object]) -> None:
+    with pytest.raises(UsageError) as caught:
+        config.load(None, {}, flags)
+    assert "sk-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "example.com:80"])
+def test_the_network_needs_a_key(listen: str) -> None:
+    with pytest.raises(UsageError, match=r"would let anybody on the network in"):
+        config.load(None, {}, {"listen": listen})
+    assert config.load(None, {"OVERNIGHT_API_KEY": "x"}, {"listen": listen}).settings.needs_key
+    assert config.load(None, {}, {"listen": listen, "keys": [{"sha256": _KEY}]}).settings.needs_key
+
+
+@pytest.mark.parametrize(
+    ("listen", "host", "port"),
+    [("127.0.0.1:0", "127.0.0.1", 0), ("[::1]:8642", "::1", 8642), ("localhost:65535", "localhost", 65535)],
+)
+def test_this_machine_needs_none(listen: str, host: str, port: int) -> None:
+    settings = config.load(None, {}, {"listen": listen}).settings
+    assert (settings.host, settings.port, settings.needs_key) == (host, port, False)
