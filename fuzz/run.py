@@ -7,7 +7,7 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["overnight"]):
+with atheris.instrument_imports(include=["overnight", "choices"]):
     from targets import TARGETS
 
 

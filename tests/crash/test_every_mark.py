@@ -131,12 +131,12 @@ def test_a_kill_repeats_at_most_what_was_in_flight_and_half_a_second_of_results(
     tmp_path: Path, engine: TimedUpstream
 ) -> None:
     data, ledger = tmp_path / "data", Ledger()
-    with crashing(data, engine, "request.answered:1100") as server:
+    with crashing(data, engine, "request.answered:900") as server:
         session = Session(server.url, ledger)
         with closing(session.client):
-            batch_id = session.create("long", 1500)
+            batch_id = session.create("long", 1000)  # One segment: what is not in a checkpoint is nowhere.
             with pytest.raises(ServerGone):
-                session.until_ended(batch_id, requests=1500)
+                session.until_ended(batch_id, requests=1000)
         assert server.wait() == -9
     _, died_at_s = last_mark(data)
 

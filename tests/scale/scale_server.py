@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -10,6 +11,9 @@ from overnight import limits
 from overnight.testing import crashpoint
 from overnight.testing.processes import ServerProcess
 from overnight.testing.wireclient import WireClient
+
+MIB = limits.MIB
+PATIENCE_S = 20
 
 
 @contextmanager
@@ -58,21 +62,25 @@ def peak_memory(server: ServerProcess) -> Iterator[Callable[[], int]]:
 
 
 def open_sockets(server: ServerProcess) -> int:
-    """How many connections the server holds, with its listener and its own pipes."""
+    """How many connections of clients the server has not let go: open, or closed by the other end only."""
+    port = int(server.url.rpartition(":")[2])
     if sys.platform == "linux":
-        links = [path.readlink() for path in Path(f"/proc/{server.process.pid}/fd").iterdir() if path.is_symlink()]
-        return sum(str(link).startswith("socket:") for link in links)
-    listed = subprocess.check_output(["lsof", "-a", "-p", str(server.process.pid), "-i"], text=True)
-    return len(listed.splitlines()) - 1
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        held = ("01", "08")  # ESTABLISHED and CLOSE_WAIT, include/net/tcp_states.h.
+        return sum(row[1].endswith(f":{port:04X}") and row[3] in held for row in rows)
+    states = f"-iTCP:{port}", "-sTCP:ESTABLISHED,CLOSE_WAIT"
+    listed = subprocess.run(
+        ["lsof", "-a", "-p", str(server.process.pid), *states], capture_output=True, text=True, check=False
+    )
+    return max(0, len(listed.stdout.splitlines()) - 1)
 
 
 def asked_until(client: WireClient, is_so: Callable[[], bool], *, what: str) -> None:
     """Ask the server for its health until something is so: each answer means it went around its loop."""
-    for _ in range(20_000):
-        if is_so():
-            return
+    until_s = time.monotonic() + PATIENCE_S
+    while not is_so():
         assert client.call("GET", "/health").status == 200
-    raise AssertionError(f"never {what}")
+        assert time.monotonic() < until_s, f"never {what}"
 
 
 def traces(server: ServerProcess, data: Path) -> tuple[list[str], list[Path]]:
@@ -83,6 +91,3 @@ def traces(server: ServerProcess, data: Path) -> tuple[list[str], list[Path]]:
         ids = client.ids()
     found = (path for part in ("objects", "checkpoints") for path in (data / part).rglob("*"))
     return ids, sorted(path for path in found if path.is_file())
-
-
-MIB = limits.MIB

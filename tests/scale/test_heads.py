@@ -147,11 +147,10 @@ def test_a_head_that_never_comes_is_not_waited_for(sent: bytes, server: ServerPr
         connection.sendall(sent)
         received(connection)  # Returns: the server ends the connection.
     with closing(WireClient(server.url)) as client:
-        before = open_sockets(server) if client.ids() == [] else 0
-        asked_until(client, lambda: open_sockets(server) <= before, what="closed")
+        asked_until(client, lambda: open_sockets(server) == 1, what="closed, but for our own")
 
 
-def test_a_thousand_silent_connections_hold_nobody_up(server: ServerProcess) -> None:
+def test_five_hundred_silent_connections_hold_nobody_up(server: ServerProcess) -> None:
     with closing(WireClient(server.url)) as client:
         assert client.ids() == []
         before = open_sockets(server)

@@ -69,7 +69,7 @@ _PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 def tool_use_id(entropy: bytes) -> str:
     """A new `toolu_…` id, in the shape of the hosted API's."""
-    return f"toolu_01{ids.base58(int.from_bytes(entropy), width=22)}"
+    return f"toolu_01{ids.drawn(entropy)}"
 
 
 def message(completion: Completion, *, model: str, tier: Tier, entropy: Entropy) -> bytes:
@@ -80,10 +80,10 @@ def message(completion: Completion, *, model: str, tier: Tier, entropy: Entropy)
     if completion.text:
         content.append(_Text(completion.text))
     for call in completion.calls:
-        content.append(_ToolUse(tool_use_id(entropy.bytes(16)), call.name, call.input))
+        content.append(_ToolUse(tool_use_id(entropy.bytes(ids.ID_ENTROPY_BYTES)), call.name, call.input))
     return msgspec.json.encode(
         _Message(
-            id=ids.message_id(entropy.bytes(16)),
+            id=ids.message_id(entropy.bytes(ids.ID_ENTROPY_BYTES)),
             model=model,
             content=content,
             stop_reason=completion.stop_reason,
@@ -134,7 +134,7 @@ class Events:
         """The end: tool calls, why it stopped, what it cost."""
         pieces = [self._close()]
         for call in completion.calls:
-            block = _ToolUse(tool_use_id(self._entropy.bytes(16)), call.name, _NO_INPUT)
+            block = _ToolUse(tool_use_id(self._entropy.bytes(ids.ID_ENTROPY_BYTES)), call.name, _NO_INPUT)
             delta = {"type": "input_json_delta", "partial_json": bytes(call.input).decode()}
             pieces += [self._start_block(block), self._delta_event(delta), self._stop_block()]
         usage = _usage(completion, self._tier)
@@ -161,7 +161,7 @@ class Events:
             input_tokens=total - cached, cache_read_input_tokens=cached, output_tokens=0, service_tier=self._tier
         )
         empty = _Message(
-            id=ids.message_id(self._entropy.bytes(16)),
+            id=ids.message_id(self._entropy.bytes(ids.ID_ENTROPY_BYTES)),
             model=self._plan.model,
             content=[],
             stop_reason=None,

@@ -31,6 +31,7 @@ from overnight.wire.create import Request
 from overnight.wire.result import Kind
 
 _IDLE_POLL_S = 5.0  # How late a lease that ran out elsewhere, or an expired batch nobody holds, may be noticed.
+_CLOSING_SEGMENTS = 16  # Of LEASED_SEGMENTS_MAX, kept for what was canceled or expired while the engine is away.
 _GIVE_BACK_S = 5.0  # Of DRAIN_S_MAX, kept for the last checkpoint and for giving leases back.
 
 
@@ -46,6 +47,7 @@ class Worker:
         self._store, self._fleet, self._world, self._tallies = store, fleet, world, tallies
         self._is_strict = is_strict
         self._runs: dict[SegmentRef, SegmentRun] = {}
+        self._parked: dict[SegmentRef, str] = {}  # The key of its trouble, by segment.
         self._unsaved = Unsaved()
         self._served: dict[WorkspaceId, float] = {}
         self._trusted_until_ms = 0
@@ -116,12 +118,13 @@ class Worker:
     async def _lease(self) -> bool:
         """Take what there is room for; whether anything was taken."""
         began_ms = self._world.clock.now_ms()
+        room = limits.LEASED_SEGMENTS_MAX - _CLOSING_SEGMENTS - len(self._runs)
         try:
             taken = await self._store.control.lease(
                 self.name,
                 now_ms=began_ms,
-                requests_wanted=self._requests_wanted(),
-                segments_max=limits.LEASED_SEGMENTS_MAX - len(self._runs),
+                requests_wanted=self._requests_wanted() if room > 0 else 0,
+                segments_max=room if room > 0 else room + _CLOSING_SEGMENTS,
                 served=self._served,
             )
         except StoreError as error:
@@ -239,11 +242,13 @@ class Worker:
 
     def _park(self, run: SegmentRun, error: StoreError) -> None:
         segment = run.lease.segment
-        self.troubles[f"segment {segment.index} of {segment.batch_id}"] = f"waits for a restart: {error}"
+        self._parked[segment] = f"segment {segment.index} of {segment.batch_id}"
+        self.troubles[self._parked[segment]] = f"waits for a restart: {error}"
 
     def _forget(self, run: SegmentRun) -> None:
         run.cancel_timers()
         self._runs.pop(run.lease.segment, None)
+        self.troubles.pop(self._parked.pop(run.lease.segment, ""), None)
         self._tallies.forget(run.lease.segment)
         self._wake.set()
 
@@ -274,7 +279,8 @@ class Worker:
         self._trusted_until_ms = began_ms + limits.LEASE_TTL_MS - limits.LEASE_TRUST_MARGIN_MS
         held = set(renewal.held)
         for run in before:
-            if (run.lease.segment, run.lease.epoch) not in held and not run.is_done:
+            is_idle = not run.is_done or run.lease.segment in self._parked  # Not being sealed at this moment.
+            if (run.lease.segment, run.lease.epoch) not in held and is_idle:
                 run.abandon()
                 self._forget(run)
             elif kind_of_unfinished(run.batch, now_ms=began_ms) == "expired":

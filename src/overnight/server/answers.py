@@ -136,7 +136,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = ids.http_request_id(self._entropy.bytes(16))
+        request_id = ids.http_request_id(self._entropy.bytes(ids.ID_ENTROPY_BYTES))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
 

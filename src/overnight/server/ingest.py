@@ -35,7 +35,7 @@ class Origin(NamedTuple):
 async def ingest(body: bytearray, origin: Origin, *, store: Store, world: World) -> Created:
     """The batch of a create body, durable on return. InvalidRequest, Conflict and StoreErrors leave no trace."""
     now_ms = world.clock.now_ms()
-    batch_id = ids.batch_id(now_ms, world.entropy.bytes(12))
+    batch_id = ids.batch_id(now_ms, world.entropy.bytes(ids.BATCH_ID_ENTROPY_BYTES))
     digest = None
     if origin.idempotency_key is not None:
         digest = await world.offload.run(lambda: sha256(body).digest())

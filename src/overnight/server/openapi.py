@@ -133,7 +133,7 @@ def _results() -> Json:
 
 def _message() -> Json:
     answer = _json("Message", "The answer; with `stream`, its events.")
-    answer["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    answer["content"]["text/event-stream"] = {}
     return {
         "operationId": "create_message",
         "summary": "Answer one request at once",
@@ -311,7 +311,18 @@ def _object(required: dict[str, Json], optional: dict[str, Json] | None = None) 
 _TEXT: Json = {"type": "string"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _BLOCKS: Json = {"type": "array", "items": _object({"type": _TEXT})}
-_TURN = _object({"role": {"enum": ["user", "assistant"]}, "content": {"anyOf": [_TEXT, _BLOCKS]}})
+_TURN: Json = {
+    "description": "An assistant's turn may be empty only if it is the last.",
+    "oneOf": [
+        _object(
+            {
+                "role": {"const": "user"},
+                "content": {"anyOf": [{**_TEXT, "minLength": 1}, {**_BLOCKS, "minItems": 1}]},
+            }
+        ),
+        _object({"role": {"const": "assistant"}, "content": {"anyOf": [_TEXT, _BLOCKS]}}),
+    ],
+}
 _SYSTEM: Json = {"anyOf": [_TEXT, {"type": "array", "items": _object({"type": {"const": "text"}})}, {"type": "null"}]}
 _PROMPT: dict[str, Json] = {"model": _TEXT, "messages": {"type": "array", "minItems": 1, "items": _TURN}}
 _STREAM: Json = {"type": ["boolean", "null"]}

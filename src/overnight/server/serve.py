@@ -14,7 +14,7 @@ import uvicorn
 
 from overnight import limits
 from overnight.errors import UsageError
-from overnight.ids import base58
+from overnight.ids import drawn
 from overnight.ports.world import World
 from overnight.runner import tallies
 from overnight.runner.fleet import Fleet
@@ -65,7 +65,7 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
     await fleet.start()
     try:
         live = await tallies.restored(store)
-        name = f"{socket.gethostname()}-{os.getpid()}-{base58(int.from_bytes(world.entropy.bytes(6)), width=6)}"
+        name = f"{socket.gethostname()}-{os.getpid()}-{drawn(world.entropy.bytes(6))}"
         worker = Worker(store, fleet, world, live, name=name, is_strict=settings.strict_params)
         yield Context(
             settings=settings,

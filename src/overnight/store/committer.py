@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from overnight.errors import DiskFull, OvernightError, StoreError
+from overnight.errors import DiskFull, StoreError
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -129,7 +129,7 @@ def _settle(done: list[_Done]) -> None:
 def _run(connection: sqlite3.Connection, item: _Submitted) -> _Done:
     try:
         return _Done(item.future, item.operation(connection), None)
-    except (OvernightError, sqlite3.Error, AssertionError) as error:
+    except Exception as error:  # A bug in one operation is its caller's: without this thread everything would hang.
         return _Done(item.future, None, translated(error))
 
 

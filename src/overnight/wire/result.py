@@ -4,7 +4,8 @@ Source: https://platform.claude.com/docs/en/api/messages/batches/results. Lines 
 is carried as the engine wrote it, and a `custom_id` needs no escaping because its pattern allows no quote.
 """
 
-from typing import Literal, TypeAlias
+import re
+from typing import Literal, TypeAlias, cast
 
 import msgspec
 
@@ -45,4 +46,22 @@ class Line(msgspec.Struct, gc=False):
     result: _Result
 
 
-read_lines = msgspec.json.Decoder(Line).decode_lines
+_read_head = re.compile(
+    rb'\{"custom_id":"([a-zA-Z0-9_-]{1,64})","result":\{"type":"(succeeded|errored|canceled|expired)"[,}]'
+).match
+
+
+def read_lines(lines: bytes) -> list[Line]:
+    """What lines of ours say, each ended by a newline. Raises ValueError if one is not ours.
+
+    Reads no further than it must: an answer nested as deep as the stack allowed when it came is deeper than the
+    stack allows where it is read again, and must not keep a server from starting.
+    """
+    return [_read_line(line) for line in lines.split(b"\n")[:-1]]
+
+
+def _read_line(line: bytes) -> Line:
+    head = _read_head(line)
+    if head is None:
+        raise ValueError(f"not a result line: {line[:80]!r}")
+    return Line(head[1].decode(), _Result(cast(Kind, head[2].decode())))

@@ -83,3 +83,40 @@ def test_what_never_ran_says_no_more(make: object) -> None:
 def test_our_own_lines_are_read_again(wanted: list[tuple[str, str]]) -> None:
     lines = result.read_lines(b"".join(_MAKERS[kind](custom_id) for kind, custom_id in wanted))
     assert [(line.result.type, line.custom_id) for line in lines] == wanted
+
+
+def _deeply(frames: int, lines: bytes) -> list[result.Line]:
+    """What `read_lines` says where that much less of the stack is left."""
+    return _deeply(frames - 1, lines) if frames else result.read_lines(lines)
+
+
+def test_the_deepest_answer_that_was_taken_is_read_again_wherever_that_happens() -> None:
+    taken = b""
+    for depth in range(800, 1100):
+        nested = b'{"type":"message","role":"assistant","usage":{},"content":[%b]}' % (b"[" * depth + b"]" * depth)
+        try:
+            taken, _ = message.as_batch(nested)
+        except message.NotAMessage:
+            break
+    assert taken, "not even the first was taken"
+    (line,) = _deeply(50, result.succeeded("a", taken))
+    assert (line.custom_id, line.result.type) == ("a", "succeeded")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\n",
+        b"{}\n",
+        b'{"custom_id":"a","result":{"type":"other"}}\n',
+        b'{"custom_id":"a b","result":{"type":"expired"}}\n',
+        b' {"custom_id":"a","result":{"type":"expired"}}\n',
+    ],
+)
+def test_a_line_that_is_not_ours_is_refused(line: bytes) -> None:
+    with pytest.raises(ValueError, match=r"^not a result line: "):
+        result.read_lines(result.expired("a") + line)
+
+
+def test_a_line_that_did_not_end_is_not_read() -> None:
+    assert result.read_lines(result.expired("a") + b'{"custom_id":"b","res') == result.read_lines(result.expired("a"))
