@@ -4,7 +4,8 @@ Ours: a worker, its pool and a store on a real disk, in this process: lease, rea
 write the line, checkpoint every 200 ms, seal. Limit: a bare epoll loop that sends the same size and parses nothing.
 The engine is `overnight.testing.upstream`, a process of its own that answers at once.
 
-Judged: CPU time of this process over the requests, because the engine and whatever else runs here share the cores.
+Judged: CPU time of this process over the requests, because the engine and whatever else runs here share the cores;
+at 64 in flight, which is what a server gets unless set otherwise. 256 stands beside it.
 
     python benchmarks/dispatch.py [--requests 20000] [--rounds 5]
 """
@@ -22,7 +23,7 @@ import uvloop
 
 import measure
 import transports
-from overnight.engines.messages import Messages
+from overnight.engines.messages import IN_FLIGHT_MAX, Messages
 from overnight.engines.plain import PlainTransport
 from overnight.engines.pooled import PooledTransport
 from overnight.engines.routing import Route
@@ -37,7 +38,7 @@ from overnight.server.ingest import Origin, ingest
 from overnight.store.store import Store, open_directory
 
 TRANSPORTS: dict[str, Callable[[str], Transport]] = {"plain": PlainTransport, "aiohttp": PooledTransport}
-IN_FLIGHT = (64, 256)
+IN_FLIGHT = (IN_FLIGHT_MAX, 256)
 PLAIN_CPU_US_MAX = 40.0
 AIOHTTP_PER_CORE_MIN = 8_000.0
 
@@ -125,7 +126,7 @@ def main() -> None:
         for name in rounds[0]
         if not name.startswith("bare")
     }
-    worst = {kind: max(cpu_us[f"{kind} {in_flight}"]["median"] for in_flight in IN_FLIGHT) for kind in TRANSPORTS}
+    judged = {kind: cpu_us[f"{kind} {IN_FLIGHT_MAX}"]["median"] for kind in TRANSPORTS}
     measure.report(
         "dispatch",
         seed=options.seed,
@@ -136,8 +137,8 @@ def main() -> None:
             name: round(1e6 / measure.spread([one[name].wall_us for one in rounds])["median"]) for name in rounds[0]
         },
         goals={
-            "plain_cpu_us": measure.goal(worst["plain"], at_most=PLAIN_CPU_US_MAX),
-            "aiohttp_requests_per_s_a_core": measure.goal(1e6 / worst["aiohttp"], at_least=AIOHTTP_PER_CORE_MIN),
+            "plain_cpu_us": measure.goal(judged["plain"], at_most=PLAIN_CPU_US_MAX),
+            "aiohttp_requests_per_s_a_core": measure.goal(1e6 / judged["aiohttp"], at_least=AIOHTTP_PER_CORE_MIN),
         },
     )
 
