@@ -85,9 +85,10 @@ FOUND: dict[str, dict[str, bytes]] = {
         "of a repeated tier the first was changed": _MESSAGES[4],
     },
     "damaged_log": {
-        "a flipped bit made the block of a frame the last one": bytes([1, 0, 0, 0, 28, 0, 0, 0]),
-        "a flipped bit in the flush behind a frame was not seen": bytes([1, 0, 0, 0, 32, 0, 3, 0]),
-        "nor one that makes the flush the last block": bytes([1, 0, 0, 0, 33, 0, 2, 0]),
+        # The offsets are those of today's frame header, 32 bytes.
+        "a flipped bit made the block of a frame the last one": bytes([1, 0, 0, 0, 32, 0, 0, 0]),
+        "a flipped bit in the flush behind a frame was not seen": bytes([1, 0, 0, 0, 36, 0, 3, 0]),
+        "nor one that makes the flush the last block": bytes([1, 0, 0, 0, 37, 0, 2, 0]),
         "the count of lines was not checked": bytes([1, 0, 0, 0, 20, 0, 0, 0]),
     },
     "error_of_a_server": {

@@ -63,9 +63,13 @@ def test_a_disk_that_cannot_be_read_is_a_store_error(tmp_path: Path) -> None:
 def test_a_cut_append_leaves_nothing_a_part_or_all(moments: int, left: bytes | None) -> None:
     disk, path = SimDisk(), Path("/logs/a.log")
     disk.cut_after(moments + (moments > 2))  # A new file has one moment more: no directory entry.
-    with pytest.raises(PowerCut):
+
+    def append_both() -> None:
         for data in (b"first!", b"second"):
             disk.append_durably(path, data)
+
+    with pytest.raises(PowerCut):
+        append_both()
     assert _left(disk, path) == left
 
 

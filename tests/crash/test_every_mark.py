@@ -7,6 +7,7 @@ what is left, and lets the client demand what it was promised.
 import os
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ POINTS = {
 LONG_POINTS = {
     "create.received": (2, 4),
     "create.committed": (1, 4),
-    "lease.committed": (2, 3, 5),
+    "lease.committed": (2, 3),
     "request.dispatched": tuple(range(2, 355, 22)),
     "request.answered": tuple(range(2, 355, 22)),
     "seal.object-durable": (2, 3, 5, 6),
@@ -153,7 +154,7 @@ def test_four_deaths_in_a_row_cost_nothing_that_was_promised(tmp_path: Path, eng
     data, ledger = tmp_path / "data", Ledger()
     for crash_at in ("checkpoint.durable:2", "disk.torn:1", "disk.removed:1", "seal.object-durable:1"):
         with crashing(data, engine, crash_at) as server:
-            with pytest.raises(ServerGone):
+            with pytest.raises((ServerGone, OSError, HTTPException)):  # Wherever the client was just then.
                 check_promises(server.url, ledger) if ledger.sent else work(server.url, ledger)
             assert server.wait() == -9
     with running_server(data, "--engine", engine.url) as restarted:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from overnight import limits
 from overnight.core.retry import Answered
+from overnight.ids import BatchId
+from overnight.store.objects import requests_key
 from overnight.testing.engines import ScriptedEngine
 from overnight.testing.simulation import Life, Machine
 from overnight.testing.wireclient import BATCHES
@@ -71,7 +73,7 @@ class Night:
         while not self._machine.live(engine, self.drive):
             self._cuts_s.append(self._machine.clock.now_s)
             self._plan_cut()
-        assert self._machine.live(engine, self._look_back), "no cut was planned for the morning after"
+        assert self._machine.live(engine, self._tidy_morning), "no cut was planned for the morning after"
         self._check_nothing_is_paid_twice(engine)
 
     def _plan_cut(self) -> None:
@@ -90,6 +92,7 @@ class Night:
                 self._expired_at_s = now_s
             assert self._expired_at_s is None or now_s < self._deadline_s(), "I6: something did not end in time"
             await asyncio.sleep(self._poll_s)
+        assert await life.store.checkpoints.all() == [], "a sealed segment leaves no log"
 
     def _deadline_s(self) -> float:
         assert self._expired_at_s is not None
@@ -102,6 +105,17 @@ class Night:
             self._check(name, answer.json)
             if name in self._results:
                 assert await self._download(life, batch_id) == self._results[name], "I3: results changed"
+
+    async def _tidy_morning(self, life: Life) -> None:
+        await self._look_back(life)
+        await asyncio.sleep(1)  # Upkeep's first pass.
+        assert await life.store.checkpoints.all() == [], "logs that a cut brought back are removed"
+        batch_ids = [BatchId(batch_id) for batch_id in self.ids.values()]
+        named = {
+            item.key for batch_id in batch_ids for item in await life.store.control.results(batch_id) if item.key
+        }
+        kept = {requests_key(batch_id) for batch_id in batch_ids}
+        assert named <= set(await life.store.objects.keys()) <= named | kept, "objects that nobody names are removed"
 
     async def _advance(self, life: Life, plan: Plan, now_s: float) -> None:
         if plan.name not in self.ids:

@@ -21,11 +21,11 @@ PLANS = [
 ]
 
 
-def _night(root: Path, cut_after: int) -> tuple[Night, Machine]:
+def _night(root: Path, *cuts: int) -> tuple[Night, Machine]:
     root.mkdir()
     machine = Machine(root)
     night = Night(machine, PLANS, patience_s=12.0)
-    night.cuts = [cut_after]
+    night.cuts = list(cuts)
     night.survive(ScriptedEngine(by_words, in_flight_max=3))
     return night, machine
 
@@ -39,3 +39,11 @@ def test_a_power_cut_at_any_moment_loses_nothing(tmp_path: Path) -> None:
     assert night.kinds["expired"] == ["expired", "succeeded"]
     assert night.kinds["failing"] == ["succeeded", "succeeded", "errored", "succeeded"]
     assert set(night.kinds["canceled"]) == {"succeeded", "canceled"}
+
+
+def test_a_second_power_cut_during_recovery_loses_nothing_either(tmp_path: Path) -> None:
+    """Soon after the first one, at a place that moves with it; then a third time."""
+    for cut_after in count(1):
+        _, machine = _night(tmp_path / str(cut_after), cut_after, 1 + cut_after % 11, 1 + cut_after % 7)
+        if machine.disk.moments < cut_after:
+            return

@@ -15,8 +15,10 @@ from overnight.testing.simdisk import SimDisk
 from overnight.testing.simulation import Life, Machine
 from overnight.testing.virtualtime import SeededEntropy
 
-_PAST = [int(line.split()[0]) for line in Path(__file__).with_name("seeds.txt").read_text().splitlines() if line[0] != "#"]
-_COUNT = 3_000 if "OVERNIGHT_LONG" in os.environ else 60
+_PAST = [
+    int(line.split()[0]) for line in Path(__file__).with_name("seeds.txt").read_text().splitlines() if line[0] != "#"
+]
+_COUNT = 3_000 if "OVERNIGHT_LONG" in os.environ else 100
 _ONE = os.environ.get("OVERNIGHT_SEED")
 SEEDS = [int(_ONE)] if _ONE else list(dict.fromkeys([*_PAST, *range(_COUNT)]))
 

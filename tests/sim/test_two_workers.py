@@ -13,7 +13,7 @@ from overnight import limits
 from overnight.core.retry import Answered
 from overnight.ids import BatchId
 from overnight.store.store import recover
-from overnight.testing.engines import ScriptedEngine, by_words
+from overnight.testing.engines import Fate, Script, ScriptedEngine, answered, by_words
 from overnight.testing.simulation import Freezer, FrozenCommitter, FrozenOffload, Life, Machine
 from overnight.testing.virtualtime import run
 from overnight.testing.wireclient import BATCHES
@@ -32,16 +32,16 @@ class Pair(NamedTuple):
 
 
 @asynccontextmanager
-async def pair(machine: Machine) -> AsyncIterator[Pair]:
-    freezer, engines = Freezer(), [ScriptedEngine(by_words, in_flight_max=2) for _ in range(2)]
+async def pair(machine: Machine, *, steady: Script = by_words) -> AsyncIterator[Pair]:
+    freezer, engines = Freezer(), [ScriptedEngine(script, in_flight_max=2) for script in (by_words, steady)]
     async with machine.opened() as committer:
         offload = FrozenOffload(freezer)
         store, frozen = machine.store(committer), machine.store(FrozenCommitter(committer, freezer), offload)
         async with (
             machine.working(frozen, engines[0], name="sleepy", offload=offload) as sleepy,
-            machine.working(store, engines[1], name="steady") as steady,
+            machine.working(store, engines[1], name="steady") as awake,
         ):
-            yield Pair(sleepy, steady, freezer, *engines)
+            yield Pair(sleepy, awake, freezer, *engines)
 
 
 async def results(life: Life, batch_id: str) -> bytes:
@@ -94,6 +94,29 @@ def test_a_worker_that_freezes_in_the_middle_of_its_seal_cannot_finish_it(tmp_pa
             assert await results(workers.steady, batch_id) == sealed
             assert [json.loads(line)["result"]["type"] for line in sealed.splitlines()] == ["succeeded"] * 2
             assert workers.sleepy.worker.troubles == {}
+            await _is_clean(machine, workers)
+
+    run(main(), machine.clock)
+
+
+def test_an_old_epoch_cannot_seal_although_nobody_else_has_sealed_yet(tmp_path: Path) -> None:
+    """I4: the sleepy worker has all results and only the commit left; its successor is still at work."""
+    machine = Machine(tmp_path)
+
+    async def main() -> None:
+        async with pair(machine, steady=lambda text, call: Fate(answered(text, size_bytes=60_000), 20.0)) as workers:
+            batch_id = await created_by_sleepy(workers, "r0 slow 1.1 large 60000", "r1 slow 1.1 large 60000")
+            await asyncio.sleep(1.05)
+            workers.freezer.freeze()
+            await asyncio.sleep(TAKEN_OVER_S + 5)
+            assert workers.steady_engine.inside.total() == 2
+            workers.freezer.thaw()
+            await asyncio.sleep(1)
+            batch = (await workers.steady.client.call("GET", f"{BATCHES}/{batch_id}")).json
+            assert batch["processing_status"] == "in_progress"
+            await asyncio.sleep(20)
+            (sealed,) = await workers.steady.store.control.results(BatchId(batch_id))
+            assert sealed.key == f"results/{batch_id}/0-2.gz"
             await _is_clean(machine, workers)
 
     run(main(), machine.clock)

@@ -230,7 +230,11 @@ class Worker:
                 run.timers.append(asyncio.get_running_loop().call_later(grace_s, run.close_all, kind))
 
     def _seal_soon(self, run: SegmentRun) -> None:
-        self._group.create_task(self._seal(run))
+        sealing = self._seal(run)
+        try:
+            self._group.create_task(sealing)
+        except RuntimeError:  # `run` is being cancelled: this answer is lost, as any that is in flight then.
+            sealing.close()
 
     async def _seal(self, run: SegmentRun) -> None:
         try:

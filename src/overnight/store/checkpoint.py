@@ -24,6 +24,7 @@ from overnight.store import splice
 
 _MAGIC = b"\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff"
 _EXTRA = Packing("<H2sHIIII")  # XLEN, subfield id, its length, member bytes, lines, raw bytes, check.
+_COUNTS = Packing("<III")
 _SUBFIELD = b"ON"
 _HEADER_BYTES = len(_MAGIC) + _EXTRA.size
 
@@ -51,7 +52,7 @@ def encode(item: Frame) -> bytes:
 
 def _check(deflate: bytes, *counts: int) -> int:
     """Of the compressed bytes, for they are served as they are: ISA-L inflates some that zlib refuses."""
-    return crc32(deflate, crc32(",".join(map(str, counts)).encode()))
+    return crc32(deflate, crc32(_COUNTS.pack(*counts)))
 
 
 def decode(log: bytes) -> Iterator[tuple[Frame, bytes]]:

@@ -1,4 +1,4 @@
-"""Claims about batches in a control store: create, look up, list, cancel, delete, archive, and what becomes garbage."""
+"""Claims about batches in a control store: create, find, list, cancel, delete, archive, and what becomes garbage."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -81,7 +81,9 @@ async def created(control: Control, name: str, **what: Any) -> Batch:
     return (await control.create(new_batch(name, **what))).batch
 
 
-async def leased(control: Control, worker: str = "w1", *, requests: int = 10**9, now_ms: int = T0) -> list[LeasedSegment]:
+async def leased(
+    control: Control, worker: str = "w1", *, requests: int = 10**9, now_ms: int = T0
+) -> list[LeasedSegment]:
     """What a worker gets that serves everybody alike."""
     return await control.lease(worker, now_ms=now_ms, requests_wanted=requests, segments_max=100, served={})
 

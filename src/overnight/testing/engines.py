@@ -119,7 +119,7 @@ def _noise(text: str, size_bytes: int) -> str:
 
 
 def by_words(text: str, call: int) -> Fate:
-    """A script in the text itself: `slow 5`, `busy 2` (the first two calls), `broken 1`, `refused`, `hung`, `large 9000`.
+    """A script in the text itself: `slow 5` (seconds), `busy 2` (calls), `broken 1`, `refused`, `hung`, `large 9000`.
 
     Words may be combined: `request 7 busy 1 slow 0.5`. What is left over is answered.
     """

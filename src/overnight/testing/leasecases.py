@@ -35,7 +35,10 @@ class LeaseCases(ControlCases):
         new = new_batch("a", segments=2)
         await control.create(new)
         first, second = await leased(control, now_ms=T0 + 3)
-        assert (first.lease.segment, second.lease.segment) == (SegmentRef(new.batch.id, 0), SegmentRef(new.batch.id, 1))
+        assert (first.lease.segment, second.lease.segment) == (
+            SegmentRef(new.batch.id, 0),
+            SegmentRef(new.batch.id, 1),
+        )
         assert (first.lease.worker, first.lease.epoch) == ("w1", 1)
         assert first.lease.expires_at_ms == T0 + 3 + limits.LEASE_TTL_MS
         assert (first.batch, first.source, first.requests_key) == (new.batch, new.segments[0], new.requests_key)
@@ -145,7 +148,9 @@ class LeaseCases(ControlCases):
         items = await leased(control)
         for index in (2, 0, 1):
             inline = b"member" if index == 1 else None
-            await control.seal(items[index].lease, Tally(succeeded=10), results_of(items[index], inline=inline), now_ms=T0)
+            await control.seal(
+                items[index].lease, Tally(succeeded=10), results_of(items[index], inline=inline), now_ms=T0
+            )
         found = await control.results(batch.id)
         assert [(item.crc, item.key is None) for item in found] == [(7, False), (8, True), (9, False)]
         assert await control.inline_results(batch.id) == {1: b"member"}

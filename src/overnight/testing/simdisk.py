@@ -127,5 +127,10 @@ class SimDisk:
         """A removal whose directory was not synced may or may not survive."""
         for path in sorted(self._durable):
             is_part = path.suffix == ".part"
-            if path not in self._visible and not is_part and self._entropy is not None and self._entropy.uniform() < 0.5:
+            if (
+                path not in self._visible
+                and not is_part
+                and self._entropy is not None
+                and self._entropy.uniform() < 0.5
+            ):
                 self._forget(path)

@@ -234,9 +234,7 @@ class Machine:
         self, store: Store, engine: Engine, *, name: str = "worker", offload: Offload | None = None
     ) -> AsyncIterator[Life]:
         """An app, a worker and upkeep over a store that may be shared with others."""
-        world = World(
-            clock=self.clock, entropy=self.entropy, files=self.disk, offload=offload or InlineOffload()
-        )
+        world = World(clock=self.clock, entropy=self.entropy, files=self.disk, offload=offload or InlineOffload())
         fleet = Fleet([Route(engine, ["*"])], world)
         live = await tallies.restored(store)
         worker, upkeep = Worker(store, fleet, world, live, name=name), Upkeep(store, world)

@@ -53,7 +53,7 @@ def test_every_transition_of_the_table_happens(status: Status, event: str, resul
 )
 def test_what_the_table_does_not_name_asserts_and_changes_nothing(status: Status, event: str) -> None:
     before = batch_in(status)
-    with pytest.raises(AssertionError, match="I[0-9]"):
+    with pytest.raises(AssertionError, match=r"I[0-9]"):
         life.apply(before, EVENTS[event])
     assert before == batch_in(status)
 
@@ -87,7 +87,7 @@ def test_the_batch_ends_with_its_last_segment() -> None:
 )
 def test_counts_that_do_not_add_up_assert(segments_open: int, tally: Tally) -> None:
     """I2, I3."""
-    with pytest.raises(AssertionError, match="I[23]"):
+    with pytest.raises(AssertionError, match=r"I[23]"):
         life.apply(batch(segments_open=segments_open), SegmentSealed(tally, T0))
 
 

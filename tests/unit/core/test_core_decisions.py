@@ -63,7 +63,9 @@ def test_a_busy_engine_is_left_alone_then_tried_by_one() -> None:
     assert gates.room(gate, now_ms=gate.closed_until_ms, in_flight_max=64) == 1
 
 
-@pytest.mark.parametrize(("bursts", "longest_ms"), [(0, 1_000), (1, 2_000), (5, 32_000), (6, 60_000), (5_000, 60_000)])
+@pytest.mark.parametrize(
+    ("bursts", "longest_ms"), [(0, 1_000), (1, 2_000), (5, 32_000), (6, 60_000), (5_000, 60_000)]
+)
 def test_pauses_double_up_to_a_minute(bursts: int, longest_ms: int) -> None:
     before = gates.Gate(bursts=bursts)
     pauses = [gates.after_busy(before, now_ms=0.0, asked_ms=None, jitter=dice).closed_until_ms for dice in (0.0, 1.0)]
@@ -92,7 +94,9 @@ def test_a_later_reply_of_the_same_burst_may_ask_for_longer() -> None:
 # --- retry --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("outcome", [Answered(b"{}"), Refused(status=400, type="invalid_request_error", message="no")])
+@pytest.mark.parametrize(
+    "outcome", [Answered(b"{}"), Refused(status=400, type="invalid_request_error", message="no")]
+)
 @pytest.mark.parametrize("attempt", [1, limits.ATTEMPTS_MAX])
 def test_an_answer_and_a_refusal_are_final(outcome: Answered | Refused, attempt: int) -> None:
     assert retry.decide(outcome, attempt=attempt, budget=PLENTY, jitter=0.5) == Record(outcome)

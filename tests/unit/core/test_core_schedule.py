@@ -14,7 +14,9 @@ NOW = T0 + 60_000
 A, B, C = (WorkspaceId(f"wrkspc_{name}") for name in "abc")
 
 
-def candidate(name: str, workspace: WorkspaceId = A, *, age: int = 0, status: Status = "in_progress", **more: Any) -> Candidate:
+def candidate(
+    name: str, workspace: WorkspaceId = A, *, age: int = 0, status: Status = "in_progress", **more: Any
+) -> Candidate:
     given = {"expires_at_ms": T0 + limits.BATCH_LIFETIME_MS, **more}
     batch = Batch(
         id=BatchId(name),
@@ -48,7 +50,9 @@ def test_a_deadline_in_danger_beats_fairness_and_age() -> None:
 
 
 def test_among_urgent_batches_the_oldest_is_first_whoever_owns_it() -> None:
-    items = [candidate(name, space, age=age, expires_at_ms=NOW + 1) for name, space, age in (("new", B, 2), ("old", A, 1))]
+    items = [
+        candidate(name, space, age=age, expires_at_ms=NOW + 1) for name, space, age in (("new", B, 2), ("old", A, 1))
+    ]
     assert names(*items, served={A: 1e9}) == ["old", "new"]
 
 

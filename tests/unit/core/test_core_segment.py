@@ -56,7 +56,9 @@ def in_order(requests: list[Parts]) -> list[Parts]:
 @given(st.permutations([(system, question) for system in range(4) for question in range(5)]))
 def test_requests_with_a_common_prompt_become_neighbours(order: list[tuple[int, int]]) -> None:
     """Four system prompts of 2 kB, five questions each, in any order: four runs come out."""
-    requests = [parts(system=f"prompt {system} " * 200, messages=f"question {question}") for system, question in order]
+    requests = [
+        parts(system=f"prompt {system} " * 200, messages=f"question {question}") for system, question in order
+    ]
     runs = [left.system != right.system for left, right in pairwise(in_order(requests))]
     assert sum(runs) == 3
 

@@ -27,7 +27,9 @@ class Traced:
 
     @property
     def statements(self) -> int:
-        return sum(count for word, count in self.words.items() if word in ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH"))
+        return sum(
+            count for word, count in self.words.items() if word in ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
+        )
 
 
 class Door:
@@ -97,7 +99,9 @@ def _raises(error: Exception) -> Callable[[], None]:
         (TypeError("a bug"), TypeError),
     ],
 )
-def test_one_failing_operation_takes_no_other_with_it(error: Exception, kind: type[Exception], tmp_path: Path) -> None:
+def test_one_failing_operation_takes_no_other_with_it(
+    error: Exception, kind: type[Exception], tmp_path: Path
+) -> None:
     """Not those in its commit, nor those after it; and of itself it leaves nothing."""
 
     async def main() -> None:

@@ -115,7 +115,10 @@ def test_a_file_that_is_no_database_is_refused_and_not_touched(tmp_path: Path) -
 
 def test_commits_are_durable_and_deleted_content_is_overwritten(tmp_path: Path) -> None:
     with closing(connect(tmp_path / "control.sqlite3")) as sql:
-        found = {name: sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous", "secure_delete")}
+        found = {
+            name: sql.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "secure_delete")
+        }
     assert found == {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1}
 
 
