@@ -10,7 +10,9 @@ from night import Plan
 
 from overnight import limits
 from overnight.core.retry import Busy
+from overnight.errors import StoreError
 from overnight.testing.engines import Fate, ScriptedEngine, by_words
+from overnight.testing.simdisk import SimDisk
 from overnight.testing.simulation import Life, Machine
 from overnight.testing.wireclient import BATCHES
 
@@ -168,3 +170,35 @@ def test_a_full_disk_holds_results_up_and_loses_none(tmp_path: Path) -> None:
 
     assert machine.live(engine, drive)
     assert max(engine.calls.values()) == 1
+
+
+class SickDisk(SimDisk):
+    """A disk that cannot read objects for a while."""
+
+    is_sick = True
+
+    def read(self, path: Path, *, offset: int = 0, length: int | None = None) -> bytes:
+        if self.is_sick and path.is_relative_to("/objects"):
+            raise StoreError(f"{path}: Too many open files")
+        return super().read(path, offset=offset, length=length)
+
+
+def test_a_segment_that_cannot_be_read_is_read_again_until_it_can(tmp_path: Path) -> None:
+    """Meanwhile /health says so, and other batches go on."""
+    disk, engine = SickDisk(), ScriptedEngine(by_words)
+
+    async def day(life: Life) -> None:
+        large = await created(life, "large 40000", padding_bytes=70_000)
+        small = await created(life, "small", key="b")
+        await asyncio.sleep(60)
+        assert (await seen(life, small))["processing_status"] == "ended"
+        assert (await seen(life, large))["request_counts"]["processing"] == 1
+        health = (await life.client.call("GET", "/health")).json
+        assert health["status"] == "degraded"
+        assert "Too many open files" in str(health["trouble"])
+        disk.is_sick = False
+        await asyncio.sleep(60)
+        assert (await seen(life, large))["request_counts"]["succeeded"] == 1
+        assert (await life.client.call("GET", "/health")).json["status"] == "ok"
+
+    assert Machine(tmp_path, disk=disk).live(engine, day)

@@ -32,6 +32,7 @@ from overnight.wire.result import Kind
 
 _IDLE_POLL_S = 5.0  # How late a lease that ran out elsewhere, or an expired batch nobody holds, may be noticed.
 _CLOSING_SEGMENTS = 16  # Of LEASED_SEGMENTS_MAX, kept for what was canceled or expired while the engine is away.
+_READ_AGAIN_S = 30.0  # A segment whose requests could not be read is looked at again this often.
 _GIVE_BACK_S = 5.0  # Of DRAIN_S_MAX, kept for the last checkpoint and for giving leases back.
 
 
@@ -162,11 +163,14 @@ class Worker:
         self._group.create_task(self._open(run))
 
     async def _open(self, run: SegmentRun) -> None:
+        requests = await self._read_patiently(run)
+        if requests is None:
+            return
+        works = run.start(requests)
         try:
-            works = run.start(await self._read(run.leased))
             await self.recorder.carry_over(run)
         except StoreError as error:
-            self._park(run, error)
+            self._park(run, f"waits for a restart: {error}")
             return  # It stays leased by us: taking it again would end the same way.
         run.is_started = True
         now_ms = self._world.clock.now_ms()
@@ -179,6 +183,22 @@ class Worker:
             self._dispatch(work for work in works if work.is_open)
         run.check_done()
         self._wake.set()
+
+    async def _read_patiently(self, run: SegmentRun) -> list[Request] | None:
+        """The requests of a run, read again until they can be read: too many open files is over in a moment, a disk
+        that was not mounted in a while. None if the run is given up before."""
+        while not run.is_abandoned and not self._drain_asked.is_set():
+            try:
+                requests = await self._read(run.leased)
+            except StoreError as error:
+                self._park(run, f"cannot be read: {error}")
+            else:
+                self.troubles.pop(self._parked.pop(run.lease.segment, ""), None)
+                return requests
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_READ_AGAIN_S):
+                    await self._drain_asked.wait()
+        return None
 
     async def _read(self, leased: LeasedSegment) -> list[Request]:
         source = leased.source
@@ -240,14 +260,14 @@ class Worker:
         try:
             await self.recorder.seal(run)
         except StoreError as error:
-            self._park(run, error)
+            self._park(run, f"waits for a restart: {error}")
             return
         self._forget(run)
 
-    def _park(self, run: SegmentRun, error: StoreError) -> None:
+    def _park(self, run: SegmentRun, trouble: str) -> None:
         segment = run.lease.segment
         self._parked[segment] = f"segment {segment.index} of {segment.batch_id}"
-        self.troubles[self._parked[segment]] = f"waits for a restart: {error}"
+        self.troubles[self._parked[segment]] = trouble
 
     def _forget(self, run: SegmentRun) -> None:
         run.cancel_timers()

@@ -111,9 +111,8 @@ async def http_error(http_request: HttpRequest, error: Exception) -> Response:
 def _not_found(path: str) -> str:
     for wrong, right in _MISREMEMBERED.items():
         if path == wrong or path.startswith(f"{wrong}/"):
-            return (
-                f"There is nothing at {path[:200]}. The Message Batches API is at {right}" + path[len(wrong) :][:200]
-            )
+            rest = path[len(wrong) :][:200]
+            return f"There is nothing at {path[:200]}. Did you mean {right}{rest}?"
     return f"There is nothing at {path[:200]}."
 
 
