@@ -143,7 +143,7 @@ def test_a_path_that_is_remembered_wrongly_names_the_right_one(
     with closing(WireClient(server.url)) as client:
         status, kind, said = client.call("POST", wrong, {"requests": []}).error
     assert (status, kind) == (404, "not_found_error")
-    assert said.endswith(f" is at {right}")
+    assert said.endswith(f" Did you mean {right}?")
 
 
 @pytest.mark.parametrize("path", ["/v1/messages/batches/", "/v1//messages/batches"])
