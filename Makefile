@@ -4,7 +4,7 @@ BIN := .venv/bin
 ENVIRONMENT := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-long sdks bench clean
+.PHONY: help setup demo test lint test-fast test-long sdks bench fuzz clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,11 +36,19 @@ sdks: setup ## older official SDKs, each in its own environment
 test-fast: setup ## tests without the slow suites
 	$(BIN)/pytest tests/unit tests/conformance tests/tidy
 
-test-long: setup sdks ## the longer runs: fuzzing, more crash points, larger batches
+test-long: setup sdks ## the longer runs: more seeds, crash points and cases
 	OVERNIGHT_LONG=1 $(BIN)/pytest tests
 
 bench: setup ## all benchmarks, one JSON line each
 	for script in ingest results dispatch creates transports; do $(BIN)/python benchmarks/$$script.py; done
+
+fuzz: setup ## every fuzz target for a minute, 11 minutes in all; a finding lies in build/
+	$(BIN)/pip install --quiet atheris==3.0.0
+	$(BIN)/python fuzz/corpus.py build/corpus
+	for target in build/corpus/*; do \
+	  nice -n 19 $(BIN)/python fuzz/run.py $$(basename $$target) -max_total_time=60 -max_len=2048 \
+	    -dict=fuzz/json.dict -artifact_prefix=build/ $$target || exit 1; \
+	done
 
 clean: ## remove what the targets above made
 	rm -rf .venv .venv-* tests/sdk/typescript/node_modules build dist
