@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
-from overnight.server import answers, batches, context, health, messages, models, openapi, results
+from overnight.server import answers, batches, health, messages, models, openapi, results
 from overnight.server.context import Context
 
 ROUTES = (
@@ -56,5 +56,3 @@ def _one(routes: list[Route]) -> Route:
 
     return Route(routes[0].path, by_method, methods=sorted(endpoints))
 
-
-__all__ = ["ROUTES", "app", "context"]
