@@ -55,4 +55,3 @@ def _one(routes: list[Route]) -> Route:
         return answer
 
     return Route(routes[0].path, by_method, methods=sorted(endpoints))
-
