@@ -9,7 +9,6 @@ refuses to seal a segment under an older one (invariant I4), however late the ol
 """
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from overnight import limits
 from overnight.ids import BatchId
@@ -33,12 +32,12 @@ class Lease(Struct, frozen=True, kw_only=True):
 
 def take(segment: SegmentRef, *, worker: str, last_epoch: int, now_ms: int) -> Lease:
     """The next lease of a segment that nobody holds."""
-    return Lease(segment=segment, worker=worker, epoch=last_epoch + 1, expires_at_ms=now_ms + limits.LEASE_TTL_MS)
+    return Lease(segment=segment, worker=worker, epoch=last_epoch + 1, expires_at_ms=ends_at_ms(now_ms=now_ms))
 
 
-def renewed(lease: Lease, *, now_ms: int) -> Lease:
-    """The same lease with a later end; `now_ms` is from before the renewal was sent."""
-    return replace(lease, expires_at_ms=now_ms + limits.LEASE_TTL_MS)
+def ends_at_ms(*, now_ms: int) -> int:
+    """When a lease ends that is taken or renewed now; `now_ms` is from before the statement was sent."""
+    return now_ms + limits.LEASE_TTL_MS
 
 
 def is_free(expires_at_ms: int, *, now_ms: int) -> bool:
@@ -46,6 +45,6 @@ def is_free(expires_at_ms: int, *, now_ms: int) -> bool:
     return expires_at_ms <= now_ms
 
 
-def is_trusted(lease: Lease, *, now_ms: int) -> bool:
-    """Whether the holder may still act: ends a margin before anyone else may take over."""
-    return now_ms < lease.expires_at_ms - limits.LEASE_TRUST_MARGIN_MS
+def trusted_until_ms(*, now_ms: int) -> int:
+    """Until when its holder may act on a lease taken or renewed now: a margin before anyone else may take over."""
+    return ends_at_ms(now_ms=now_ms) - limits.LEASE_TRUST_MARGIN_MS

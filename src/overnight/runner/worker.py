@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from overnight import limits
+from overnight.core import lease as leases
 from overnight.core import schedule
 from overnight.core.batch import kind_of_unfinished
 from overnight.core.lease import SegmentRef
@@ -133,7 +134,7 @@ class Worker:
             return False
         self.troubles.pop("leases", None)
         if taken and not self._runs:
-            self._trusted_until_ms = began_ms + limits.LEASE_TTL_MS - limits.LEASE_TRUST_MARGIN_MS
+            self._trusted_until_ms = leases.trusted_until_ms(now_ms=began_ms)
         for leased in taken:
             self._begin(leased)
         if taken:
@@ -300,7 +301,7 @@ class Worker:
             self.troubles["renewal"] = str(error)
             return
         self.troubles.pop("renewal", None)
-        self._trusted_until_ms = began_ms + limits.LEASE_TTL_MS - limits.LEASE_TRUST_MARGIN_MS
+        self._trusted_until_ms = leases.trusted_until_ms(now_ms=began_ms)
         held = set(renewal.held)
         for run in before:
             is_idle = not run.is_done or run.lease.segment in self._parked  # Not being sealed at this moment.

@@ -4,7 +4,6 @@ import sqlite3
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from overnight import limits
 from overnight.core import batch as life
 from overnight.core import lease as leases
 from overnight.core import schedule
@@ -115,7 +114,7 @@ def renew(sql: sqlite3.Connection, worker: str, *, now_ms: int) -> Renewal:
     found = sql.execute(
         "UPDATE segments SET lease_expires_at_ms = ? WHERE worker = ? AND is_sealed = 0 "
         "RETURNING batch_id, position, epoch",
-        (now_ms + limits.LEASE_TTL_MS, worker),
+        (leases.ends_at_ms(now_ms=now_ms), worker),
     ).fetchall()
     canceling = sql.execute(
         "SELECT id FROM batches WHERE status = 'canceling' AND id IN "

@@ -51,11 +51,6 @@ def results_key(segment: SegmentRef, *, epoch: int) -> str:
     return f"results/{segment.batch_id}/{segment.index}-{epoch}.gz"
 
 
-def batch_of_key(key: str) -> BatchId:
-    """The batch an object belongs to."""
-    return BatchId(key.split("/")[1].removesuffix(".gz"))
-
-
 class LocalObjects:
     """Objects as files below one directory, each fsynced with its directory before `put_new` returns."""
 
