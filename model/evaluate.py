@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from model import prompts
-from model.tasks import outside, tickets
+from model.tasks import outside
 from model.tokenizer import ASSISTANT, END, SYSTEM, USER
 from overnight.core.retry import Answered
 from overnight.engines.embedded import Embedded
@@ -219,6 +219,3 @@ def _said(message: dict[str, Any], *, is_json: bool) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-assert tickets  # The labels that the instructions name.
