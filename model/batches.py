@@ -15,7 +15,7 @@ from model.tokenizer import END
 
 SHARES = {"invoice": 44, "ticket": 19, "sentiment": 13, "moderation": 13, "language": 6, "outside": 5}
 BRANCHES = 8  # In a row; a family fills several rows, of branches of like length.
-FAMILY = 24
+_FAMILY = 24
 _POOL = 320  # Families that are sorted into batches at once.
 _TOKENS_MAX = 700  # Of a prefix or branch; longer ones are left out.
 
@@ -25,8 +25,8 @@ class Batch(NamedTuple):
 
     tree: Tree
     targets: Tensor  # int64 like tree.branches: the next token where it belongs to the answer, else -1.
-    weights: Tensor  # float32 like tree.branches: a label counts as much as half a JSON answer.
-    tasks: list[list[str]]  # [rows][branches] task/form
+    weights: Tensor  # float32 like tree.branches: a token of a short answer counts 2.5 times.
+    tasks: list[str]  # Of each row: task/form.
 
 
 class _Row(NamedTuple):
@@ -57,7 +57,7 @@ def batches(
 def _rows(dice: Dice, tokenizer: Tokenizer, build: Path, split: str, plain: float) -> list[_Row]:
     rows = []
     for task in dice.choices(list(SHARES), list(SHARES.values()), k=_POOL):
-        family = prompts.family(dice, task, split, build, size=FAMILY, plain=plain)
+        family = prompts.family(dice, task, split, build, size=_FAMILY, plain=plain)
         rows += rows_of(tokenizer, family)
     return rows
 
@@ -99,4 +99,4 @@ def collate(rows: list[_Row]) -> Batch:
             targets[number, place, len(asked) - 1 : end - 1] = torch.tensor(said)
             weights[number, place, len(asked) - 1 : end - 1] = 1.0 if len(said) > 12 else 2.5
     lengths = torch.tensor([len(row.prefix) for row in rows])
-    return Batch(Tree(prefix, lengths, branches), targets, weights, [[row.task] * BRANCHES for row in rows])
+    return Batch(Tree(prefix, lengths, branches), targets, weights, [row.task for row in rows])

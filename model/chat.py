@@ -11,17 +11,22 @@ TOOLS_END = (
     "</tools>\nCall a tool like this:\n<tool_call>\n"
     '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>'
 )
+
+
+def _quoted(text: str) -> str:
+    """As Jinja writes it; `text` has no single quote."""
+    return "'" + text.replace("\n", "\\n") + "'"
+
+
 TEMPLATE = (
     "{%- if tools %}"
     "{{- '<|system|>' }}"
     "{%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}"
-    "{{- 'Tools:\\n<tools>\\n' }}"
+    f"{{{{- {_quoted(TOOLS_BEGIN)} }}}}"
     "{%- for tool in tools %}"
     "{{- (tool.function if tool.function is defined else tool) | tojson }}{{- '\\n' }}"
     "{%- endfor %}"
-    "{{- '</tools>\\nCall a tool like this:\\n<tool_call>\\n"
-    '{"name": <function-name>, "arguments": <args-json-object>}'
-    "\\n</tool_call><|end|>' }}"
+    f"{{{{- {_quoted(TOOLS_END + END)} }}}}"
     "{%- elif messages[0].role == 'system' %}{{- '<|system|>' + messages[0].content + '<|end|>' }}"
     "{%- endif %}"
     "{%- for message in messages %}"

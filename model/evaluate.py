@@ -4,7 +4,7 @@ Three kinds of cells:
 - *seen*: new combinations of material that training had;
 - *held out*: no template, instruction, noun, vendor, department or sentiment word that training had; and for
   reviews also with only the nouns, or only the sentiment words, held out;
-- *hand-written*: texts by people who had not seen the generator, with a plain instruction (`model/handwritten`).
+- *hand-written*: texts written one by one, by authors who saw neither lists nor generators, with a plain instruction.
 
 Every cell counts exact answers. JSON is compared as values, so `45.00` is 45.
 """
@@ -55,7 +55,7 @@ class Score(NamedTuple):
     name: str
     cases: int
     right: int
-    valid_json: int | None  # None: no JSON was asked for.
+    valid_json: int | None  # None: not every case asked for JSON.
     fields: dict[str, int]  # Right values, by key.
     mistakes: list[tuple[str, Any, Any]]  # Text, wanted, said: the first few.
 
@@ -202,9 +202,7 @@ async def _score(engine: Embedded, cell: Cell) -> Score:
             right += 1
         elif len(mistakes) < 12:
             mistakes.append((case.text, case.wanted, said))
-    asks_json = any(case.is_json for case in cell.cases)
-    if asks_json and not all(case.is_json for case in cell.cases):
-        valid = None  # type: ignore[assignment]  A mixed cell.
+    asks_json = all(case.is_json for case in cell.cases)
     return Score(cell.name, len(cell.cases), right, valid if asks_json else None, dict(fields), mistakes)
 
 

@@ -3,7 +3,8 @@
 Every fifth entry is held out, by the hash of its text, so nobody chooses. A word that stands in the fixed text of a
 template cannot be held out as a noun. A training entry that contains a word held out as a noun or a sentiment word
 is dropped, wherever it stands. So an evaluation text made of held-out entries shares no template, noun, vendor,
-department or sentiment word with any training text, and `tests` verify it on the texts themselves.
+department or sentiment word with any training text. Vendors and departments are names and held out whole: "Customer
+Care" may be, while "Customer Success" is not.
 """
 
 import hashlib
@@ -74,7 +75,7 @@ def entries(name: str) -> Entries:
 @cache
 def held_out_words() -> frozenset[str]:
     """Nouns and sentiment words that no training text contains."""
-    fixed = set().union(*(words_of(line) for name in _all() if not _is_vocabulary(name) for line in _lines(name)))
+    fixed = set().union(*(words_of(line) for name in names() if not _is_vocabulary(name) for line in _lines(name)))
     judging = {line.lower() for name in _JUDGING for line in _lines(name) if _is_held(line) and line.isalpha()}
     nouns = {word for name in _NOUNS for line in _lines(name) for word in words_of(line)}
     return frozenset(judging | {word for word in nouns - fixed if _is_held(word) and len(word) > 2})
@@ -85,7 +86,8 @@ def _is_vocabulary(name: str) -> bool:
 
 
 @cache
-def _all() -> tuple[str, ...]:
+def names() -> tuple[str, ...]:
+    """All lists."""
     return tuple(sorted(path.relative_to(HOME).with_suffix("").as_posix() for path in HOME.rglob("*.txt")))
 
 

@@ -9,7 +9,8 @@ unseen one is read through the same lens. The table is also the output layer, so
 
 **Start.** Three heads of the first layer begin by looking one, two and three tokens back, and a head of the second
 begins as an induction head over the first of them: what stood behind the last place where this token stood. Training
-would find both, but copying is most of what the model does and this saves it an hour.
+would find both, but copying is most of what the model does: on random tokens to be repeated, 120 small steps bring
+the loss to 2.7 nats a token with this start and to 3.7 without it.
 
 Sequences come as trees: one prefix (system prompt and instruction) shared by several branches (text and answer),
 which attend to the prefix and to themselves. It is the same function as reading each branch behind its own prefix.
@@ -53,13 +54,13 @@ class Embedding(nn.Module):
         self.register_buffer("code", code)
         place = torch.full((len(meaning),), int(free.sum()), dtype=torch.long)
         place[free] = torch.arange(int(free.sum()))
-        self.register_buffer("place", place)  # Of a token among the free ones; the last row stays zero.
+        self.register_buffer("place", place)  # Among the free tokens; the last row is padding, zero.
         self.lens = nn.Parameter(torch.eye(meaning.shape[1], width))
         self.trained = nn.Parameter(torch.zeros(int(free.sum()) + 1, width))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        trained = self.trained * (torch.arange(len(self.trained)) < len(self.trained) - 1).unsqueeze(1)
-        return self.meaning[tokens] @ self.lens + self.code[tokens] + trained[self.place[tokens]]
+        trained = F.embedding(self.place[tokens], self.trained, padding_idx=len(self.trained) - 1)
+        return self.meaning[tokens] @ self.lens + self.code[tokens] + trained
 
 
 class Attention(nn.Module):

@@ -14,7 +14,6 @@ from model.tasks import invoices, languages, moderation, outside, sentiment, tic
 from model.texts import Dice, pick, pseudo_word
 from model.tokenizer import ASSISTANT, END, USER
 
-TASKS = ("sentiment", "ticket", "moderation", "invoice", "language", "outside")
 KEYS = ("department", "amount", "description")
 
 

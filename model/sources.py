@@ -61,7 +61,7 @@ DJANGO = Source(
 
 def unpacked(source: Source, folder: Path) -> Path:
     """The folder with the unpacked archive, fetched first if it is not there. Raises SystemExit if it is another."""
-    home = folder / source.archive.replace("/", "-")
+    home = folder / source.archive
     if home.is_dir():
         return home
     folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +71,7 @@ def unpacked(source: Source, folder: Path) -> Path:
     }
     archive = folder / "fetched" / source.archive
     archive.parent.mkdir(exist_ok=True)
+    print(f"fetching {source.spec} with {source.manager}", flush=True)
     subprocess.run(commands[source.manager], cwd=archive.parent, check=True, stdout=subprocess.DEVNULL)
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,7 +37,7 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def fill(dice: Dice, template: str, slots: dict[str, Callable[[], str]]) -> str:
+def fill(template: str, slots: dict[str, Callable[[], str]]) -> str:
     """`template` with each slot filled on its own, and `a` before a vowel mended."""
     for name, make in slots.items():
         while (slot := f"{{{name}}}") in template:

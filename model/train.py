@@ -1,8 +1,9 @@
 """Training: from nothing, or from the last checkpoint, to a step count.
 
-Deterministic for a seed, a number of workers and a version of PyTorch on one kind of processor. Workers are processes
-with one thread each; they average their gradients after every step. On two cores that is as fast as two threads, and
-does not fall behind when one core is busy with something else.
+Repeatable for a seed, a number of workers, the steps at which it was stopped, and a version of PyTorch on one kind of
+processor: a run that goes on from a checkpoint draws new texts, so it is not the run that never stopped. Workers are
+processes with one thread each; they average their gradients after every step. On two idle cores that is nearly as
+fast as one process with two threads, and it does not fall behind when one core is busy with something else.
 """
 
 import json
@@ -16,14 +17,14 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, multiprocessing
 
 from model import batches, network, tokenizer, words
 from model.batches import Batch
 from model.muon import Muon
 from model.network import Embedding, Network, Shape
 
-OTHERS = 1_500  # Random tokens among which, beside those of the batch, the right one must stand out.
+_OTHERS = 1_500  # Random tokens among which, beside those of the batch, the right one must stand out.
 _WARM_UP = 60  # Steps.
 _DECAY = 0.4  # The last share of the steps, in which the rate falls to nothing.
 _MUON_RATE = 0.02
@@ -37,7 +38,7 @@ class Plan(NamedTuple):
 
     build: Path
     steps: int
-    tokens: int = 6_144
+    tokens: int = 3_072
     seed: int = 1
     workers: int = 2
     until: int | None = None  # Stop early, to go on later.
@@ -79,7 +80,21 @@ def _tables(vocabulary: Tokenizer, lexicon: words.Lexicon, shape: Shape) -> tupl
     return meaning, code, free
 
 
-def run(rank: int, plan: Plan) -> None:
+def train(plan: Plan) -> None:
+    """Until `plan.until`, with checkpoints in `plan.build` every 500 steps; returns when all workers have ended."""
+    (plan.build / "meeting").unlink(missing_ok=True)  # Of a run that was killed: the workers would wait there.
+    multiprocessing.spawn(_work, args=(plan,), nprocs=plan.workers)
+
+
+def trained(build: Path, seed: int) -> tuple[Network, Tokenizer, int]:
+    """The network of the last checkpoint, its tokenizer, and how many steps it has behind it."""
+    net, vocabulary = untrained(build, seed)
+    state = torch.load(build / "checkpoint-0.pt", weights_only=False)
+    net.load_state_dict(state["net"])
+    return net, vocabulary, state["step"]
+
+
+def _work(rank: int, plan: Plan) -> None:
     """One worker; rank 0 writes the log and the checkpoints."""
     torch.set_num_threads(1)
     if plan.workers > 1:
@@ -119,7 +134,7 @@ def run(rank: int, plan: Plan) -> None:
 def _learn(net: Network, batch: Batch, generator: torch.Generator, workers: int) -> Tensor:
     """Gradients of the mean weighted loss over all workers; the loss of every answer token."""
     vocabulary = len(net.embedding.code)
-    others = torch.randint(vocabulary, (OTHERS,), generator=generator)
+    others = torch.randint(vocabulary, (_OTHERS,), generator=generator)
     candidates = torch.unique(torch.cat([batch.tree.prefix.flatten(), batch.tree.branches.flatten(), others]))
     place = torch.full((vocabulary,), -1)
     place[candidates] = torch.arange(len(candidates))
@@ -189,7 +204,7 @@ class _Log:
         self._losses: dict[str, list[float]] = defaultdict(list)
 
     def take(self, step: int, batch: Batch, losses: Tensor) -> None:
-        names = [task.partition("/")[0] for row in batch.tasks for task in row]
+        names = [task.partition("/")[0] for task in batch.tasks for _ in range(batches.BRANCHES)]
         counts = (batch.targets >= 0).sum(2).flatten().tolist()
         for name, part in zip(names, losses.split(counts), strict=True):
             self._losses[name].append(part.sum().item())
@@ -212,7 +227,7 @@ class _Log:
             wanted = batch.targets >= 0
             is_right = net.logits(net(batch.tree, wanted), everything).argmax(-1) == batch.targets[wanted]
             counts = wanted.sum(2).flatten().tolist()
-            names = [name for row in batch.tasks for name in row]
+            names = [name for name in batch.tasks for _ in range(batches.BRANCHES)]
             for name, part in zip(names, is_right.split(counts), strict=True):
                 right[name] += bool(part.all())
                 asked[name] += 1

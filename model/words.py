@@ -17,7 +17,7 @@ from model import sources
 
 COMMON_WORDS = 12_000  # By frequency.
 ADJECTIVES_AMONG = 60_000  # … and the adjectives among so many: people judge in adjectives that news rarely uses.
-MEANING = 128  # Numbers of a vector; 96 lose nothing on unseen sentiment words, 40 lose three points.
+MEANING = 128  # Numbers of a vector. For unseen sentiment words 96 tell as much as all 484.
 _BATCH = 256
 _CLIP = 4.0  # In standard deviations: a few dimensions of the encoder explode for single words.
 

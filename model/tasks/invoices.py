@@ -21,7 +21,7 @@ class Invoice(NamedTuple):
     description: str
 
 
-def money(dice: Dice, *, rupees: bool = False) -> Money:
+def money(dice: Dice) -> Money:
     """One to eight digits, grouped in threes, the Indian way, or not at all."""
     digits = dice.choices(range(1, 9), [2, 8, 20, 25, 20, 14, 8, 3])[0]
     if dice.random() < 0.25:  # Round amounts: their zeros must be counted.
@@ -31,7 +31,7 @@ def money(dice: Dice, *, rupees: bool = False) -> Money:
         whole = "".join(dice.choice(dice.choice(["12", "05", "79", "13"])) for _ in range(digits)).lstrip("0") or "5"
     else:
         whole = str(dice.randint(10 ** (digits - 1), 10**digits - 1))
-    indian = rupees or dice.random() < 0.35
+    indian = dice.random() < 0.35
     grouped = (
         dice.choice([_indian, _thousands, str, _indian])(whole) if indian else dice.choice([_thousands, str])(whole)
     )
@@ -69,7 +69,7 @@ def invoice(dice: Dice, split: str) -> Invoice:
         "person": lambda: pick(dice, "tickets/people", split),
         "place": lambda: pick(dice, "invoices/places", split),
     }
-    text = fill(dice, layout, slots)
+    text = fill(layout, slots)
     if text.startswith("{item}"):
         description = capital(description)
     text = text.replace("{item}", description).replace("{department}", department).replace("{amount}", amount.written)

@@ -46,4 +46,5 @@ def _interface(language: str, build: Path) -> tuple[str, ...]:
     pairs = sources.translations(build / "sources", locale)
     texts = (pair[0 if language == "English" else 1] for pair in pairs)
     usable = (text for text in texts if 12 <= len(text) <= 140 and not set(text) & set("%{}<>_\n&"))
+    usable = (text for text in usable if not lists.words_of(text) & lists.held_out_words())
     return tuple(dict.fromkeys(usable))

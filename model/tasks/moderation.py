@@ -20,7 +20,7 @@ def comment(dice: Dice, split: str) -> tuple[str, str | None]:
         "number": lambda: number(dice),
         "link": lambda: _link(dice),
     }
-    return typed(dice, joined(dice, [fill(dice, part, slots) for part in parts])), reason
+    return typed(dice, joined(dice, [fill(part, slots) for part in parts])), reason
 
 
 def _link(dice: Dice) -> str:

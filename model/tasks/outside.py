@@ -15,4 +15,4 @@ def request(dice: Dice, split: str) -> str:
         "person": lambda: pick(dice, "tickets/people", split),
         "number": lambda: number(dice),
     }
-    return typed(dice, fill(dice, pick(dice, "outside/requests", split), slots))
+    return typed(dice, fill(pick(dice, "outside/requests", split), slots))

@@ -64,7 +64,7 @@ def review(dice: Dice, split: str, *, only: str = "") -> tuple[str, str]:
     if dice.random() < 0.3:
         parts.insert(dice.randint(0, len(parts)), pick(dice, "sentiment/fillers", texts))
     slots = {name: lambda name=name: pick(dice, f"sentiment/{name}s", nouns) for name in ("product", "aspect")}
-    return typed(dice, joined(dice, [fill(dice, part, slots) for part in parts])), label
+    return typed(dice, joined(dice, [fill(part, slots) for part in parts])), label
 
 
 def _framed(dice: Dice, label: str, words: str, texts: str) -> str:

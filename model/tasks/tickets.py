@@ -40,7 +40,7 @@ def ticket(dice: Dice, split: str) -> Ticket:
     if dice.random() < 0.35:
         parts.append(pick(dice, "tickets/closers", split))
     slots = _slots(dice, split)
-    return Ticket(typed(dice, joined(dice, [fill(dice, part, slots) for part in parts])), category, urgency, mood)
+    return Ticket(typed(dice, joined(dice, [fill(part, slots) for part in parts])), category, urgency, mood)
 
 
 def _matter(dice: Dice, category: str, split: str) -> tuple[str, str]:

@@ -1,0 +1,77 @@
+"""The stages of the pipeline, one command each. Every stage goes on where it was stopped."""
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from model import evaluate, export, lists, tokenizer, train, words
+
+
+@click.group()
+@click.option("--build", type=click.Path(path_type=Path), default=Path("build/model"), show_default=True)
+@click.pass_context
+def main(context: click.Context, build: Path) -> None:
+    """Make the embedded model.
+
+    \b
+    python -m model.make vocabulary
+    python -m model.make train --steps 4000
+    python -m model.make export
+    python -m model.make evaluate --cases 100
+    """
+    build.mkdir(parents=True, exist_ok=True)
+    context.obj = build
+
+
+@main.command()
+@click.pass_obj
+def vocabulary(build: Path) -> None:
+    """Fetch the sources (about 220 MB), make word meanings and the tokenizer. About three minutes."""
+    texts = [line for name in lists.names() if name.startswith("languages/") for line in lists.entries(name).train]
+    made = tokenizer.build(words.lexicon(build).words, texts)
+    made.save(str(build / "tokenizer.json"))
+    click.echo(f"{made.get_vocab_size()} tokens in {build / 'tokenizer.json'}")
+
+
+@main.command(name="train")
+@click.option("--steps", default=4_000, show_default=True, help="Of the whole schedule.")
+@click.option("--until", type=int, help="Stop at this step; the same command without it goes on.")
+@click.option("--tokens", default=3_072, show_default=True, help="A step and worker.")
+@click.option("--workers", default=2, show_default=True, help="Processes with one thread each.")
+@click.option("--seed", default=1, show_default=True)
+@click.pass_obj
+def train_(build: Path, steps: int, until: int | None, tokens: int, workers: int, seed: int) -> None:
+    """Train, with a line of losses every 50 steps and a checkpoint every 500."""
+    train.train(train.Plan(build, steps, tokens, seed, workers, until))
+
+
+@main.command(name="export")
+@click.option("--seed", default=1, show_default=True, help="The one that training had.")
+@click.pass_obj
+def export_(build: Path, seed: int) -> None:
+    """Write the last checkpoint as a GGUF."""
+    network, tokens, step = train.trained(build, seed)
+    path = build / "tiny.q8_0.gguf"
+    export.export(network, tokens, path)
+    click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB after {step} steps")
+
+
+@main.command(name="evaluate")
+@click.option("--weights", type=click.Path(path_type=Path, exists=True), help="Default: what `export` wrote.")
+@click.option("--cases", default=500, show_default=True, help="In each generated cell.")
+@click.option("--handwritten", is_flag=True, help="Also the hand-written inputs: for a finished model only.")
+@click.option("--threads", default=2, show_default=True)
+@click.pass_obj
+def evaluate_(build: Path, weights: Path | None, cases: int, handwritten: bool, threads: int) -> None:
+    """Ask a GGUF every case through the embedded engine, a line for each cell."""
+    cells = evaluate.generated(build, cases) + (evaluate.handwritten() if handwritten else [])
+    for cell in cells:
+        [score] = asyncio.run(evaluate.run(weights or build / "tiny.q8_0.gguf", [cell], threads=threads))
+        json = "" if score.valid_json is None else f", valid JSON {score.valid_json}"
+        fields = "".join(f", {key} {right}" for key, right in sorted(score.fields.items()))
+        click.echo(f"{score.name:<42} {score.right} of {score.cases} right{json}{fields}")
+
+
+if __name__ == "__main__":
+    main()
