@@ -91,3 +91,10 @@ def traces(server: ServerProcess, data: Path) -> tuple[list[str], list[Path]]:
         ids = client.ids()
     found = (path for part in ("objects", "checkpoints") for path in (data / part).rglob("*"))
     return ids, sorted(path for path in found if path.is_file())
+
+
+def left_alone(server: ServerProcess, data: Path, before: tuple[list[str], list[Path]]) -> None:
+    """There is again what there was before. A deleted batch's objects are removed after the answer, so it may take a
+    moment."""
+    with closing(WireClient(server.url)) as client:
+        asked_until(client, lambda: traces(server, data) == before, what=f"as before: {traces(server, data)}")

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from scale_server import MIB, asked_until, hosting, open_sockets, peak_memory, traces
+from scale_server import MIB, asked_until, hosting, left_alone, open_sockets, peak_memory
 
 from overnight.testing.processes import ServerProcess
 from overnight.testing.rawhttp import answered, connected, head, received, send_until_refused
@@ -31,7 +31,7 @@ def server(data: Path) -> Iterator[ServerProcess]:
 def untouched(server: ServerProcess, data: Path) -> Iterator[None]:
     """After each test the server is well, and there is nothing that was not there before."""
     yield
-    assert traces(server, data) == ([], [])
+    left_alone(server, data, ([], []))
     assert "Traceback" not in server.log()
 
 
