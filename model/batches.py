@@ -1,6 +1,6 @@
 """From families of conversations to tensors of equal shape."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,11 +9,15 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from model import prompts
+from model.chat import ASSISTANT, END, SPECIALS, USER
 from model.network import Tree
 from model.texts import Dice
-from model.tokenizer import END
 
-SHARES = {"invoice": 44, "ticket": 19, "sentiment": 13, "moderation": 13, "language": 6, "outside": 5}
+ECHO = "echo"
+SHARES = {"invoice": 40, "ticket": 21, "sentiment": 14, "moderation": 14, "language": 6, "outside": 5}
+FIRST_SHARES = {"invoice": 15, "ticket": 26, "sentiment": 18, "moderation": 16, "language": 7, "outside": 3, ECHO: 15}
+READING_SHARES = {"ticket": 32, "sentiment": 35, "moderation": 26, "language": 7}
+_READ_AT_ONCE = 64  # Texts behind one prefix.
 BRANCHES = 8  # In a row; a family fills several rows, of branches of like length.
 _FAMILY = 24
 _POOL = 320  # Families that are sorted into batches at once.
@@ -27,23 +31,33 @@ class Batch(NamedTuple):
     targets: Tensor  # int64 like tree.branches: the next token where it belongs to the answer, else -1.
     weights: Tensor  # float32 like tree.branches: a token of a short answer counts 2.5 times.
     tasks: list[str]  # Of each row: task/form.
+    known: Tensor  # int64 [rows, branches, attributes]: the right label of each of prompts.ATTRIBUTES, else -1.
+    read: Tensor  # bool like tree.branches: the end of the text, where the reader has to know them.
+
+
+class _Tokens(NamedTuple):
+    asked: list[int]
+    said: list[int]
+    known: list[int]
+
+    @property
+    def length(self) -> int:
+        return len(self.asked) + len(self.said)
 
 
 class _Row(NamedTuple):
     prefix: list[int]
-    branches: list[tuple[list[int], list[int]]]
+    branches: list[_Tokens]
     task: str
 
 
 def batches(
-    dice: Dice, tokenizer: Tokenizer, build: Path, *, split: str, tokens: int, plain: float
+    dice: Dice, tokenizer: Tokenizer, build: Path, *, split: str, tokens: int, plain: float, shares: Mapping[str, int]
 ) -> Iterator[Batch]:
-    """Endless batches of about `tokens` tokens, padding included."""
+    """Endless batches of about `tokens` tokens, padding included; neighbours are of any tasks and lengths."""
     while True:
-        rows = _rows(dice, tokenizer, build, split, plain)
-        rows.sort(
-            key=lambda row: (len(row.prefix) // 20, max(len(asked) + len(said) for asked, said in row.branches))
-        )
+        rows = _rows(dice, tokenizer, build, split, plain, shares)
+        rows.sort(key=lambda row: (len(row.prefix) // 20, max(branch.length for branch in row.branches)))
         found, group = [], []
         for row in rows:
             if group and _size([*group, row]) > tokens:
@@ -54,12 +68,55 @@ def batches(
         yield from (collate(group) for group in found)
 
 
-def _rows(dice: Dice, tokenizer: Tokenizer, build: Path, split: str, plain: float) -> list[_Row]:
+def readings(dice: Dice, tokenizer: Tokenizer, build: Path, *, tokens: int) -> Iterator[Batch]:
+    """Endless batches of texts without answers, of all tasks, behind instructions that need not be about them."""
+    while True:
+        prefixes, texts = [], []
+        for task in dice.choices(list(READING_SHARES), list(READING_SHARES.values()), k=_POOL):
+            family = prompts.family(dice, task, "train", build, size=_FAMILY, plain=0.4)
+            for row in rows_of(tokenizer, family):
+                prefixes.append(row.prefix)
+                texts += [branch._replace(said=[]) for branch in row.branches]
+        texts.sort(key=lambda branch: branch.length)
+        prefixes.sort(key=len)
+        rows = [_Row([], texts[at : at + _READ_AT_ONCE], "reading") for at in range(0, len(texts), _READ_AT_ONCE)]
+        dice.shuffle(rows)
+        short = prefixes[: len(prefixes) * 3 // 4]  # The long ones would be most of the work.
+        for row in rows:
+            if len(row.branches) == _READ_AT_ONCE:
+                yield from _cut(row._replace(prefix=dice.choice(short)), tokens)
+
+
+def _cut(row: _Row, tokens: int) -> Iterator[Batch]:
+    """Batches of the row's prefix and some of its branches each."""
+    count = max(1, tokens // row.branches[-1].length)
+    for at in range(0, len(row.branches), count):
+        yield collate([row._replace(branches=row.branches[at : at + count])])
+
+
+def _rows(
+    dice: Dice, tokenizer: Tokenizer, build: Path, split: str, plain: float, shares: Mapping[str, int]
+) -> list[_Row]:
     rows = []
-    for task in dice.choices(list(SHARES), list(SHARES.values()), k=_POOL):
+    for task in dice.choices(list(shares), list(shares.values()), k=_POOL):
+        if task == ECHO:
+            rows += [_echo(dice, tokenizer) for _ in range(_FAMILY // BRANCHES)]
+            continue
         family = prompts.family(dice, task, split, build, size=_FAMILY, plain=plain)
         rows += rows_of(tokenizer, family)
     return rows
+
+
+def _echo(dice: Dice, tokenizer: Tokenizer) -> _Row:
+    """Random tokens to be said again: the drill for copying."""
+    size, control = tokenizer.get_vocab_size(), len(SPECIALS)
+    end, user, assistant = (tokenizer.token_to_id(token) for token in (END, USER, ASSISTANT))
+    length = dice.randint(3, 14)
+    branches = []
+    for _ in range(BRANCHES):
+        said = [dice.randrange(control, size) for _ in range(length)]
+        branches.append(_Tokens([*said, end, assistant], [*said, end], [-1] * len(prompts.ATTRIBUTES)))
+    return _Row([user], branches, ECHO)
 
 
 def rows_of(tokenizer: Tokenizer, family: prompts.Family) -> list[_Row]:
@@ -67,36 +124,49 @@ def rows_of(tokenizer: Tokenizer, family: prompts.Family) -> list[_Row]:
     asked = tokenizer.encode_batch_fast([branch.asked for branch in family.branches])
     said = tokenizer.encode_batch_fast([branch.answer + END for branch in family.branches])
     prefix = tokenizer.encode(family.prefix).ids
-    branches = sorted(
-        ((one.ids, two.ids) for one, two in zip(asked, said, strict=True)), key=lambda b: len(b[0]) + len(b[1])
-    )
-    branches = [branch for branch in branches if len(branch[0]) + len(branch[1]) <= _TOKENS_MAX]
+    branches = [
+        _Tokens(one.ids, two.ids, _known(branch.known))
+        for one, two, branch in zip(asked, said, family.branches, strict=True)
+    ]
+    branches = sorted((b for b in branches if b.length <= _TOKENS_MAX), key=lambda b: b.length)
     if len(prefix) > _TOKENS_MAX:
         return []
     starts = range(0, len(branches) - BRANCHES + 1, BRANCHES)
     return [_Row(prefix, branches[start : start + BRANCHES], f"{family.task}/{family.form}") for start in starts]
 
 
+def _known(labels: Mapping[str, str]) -> list[int]:
+    return [list(of).index(labels[name]) if name in labels else -1 for name, of in prompts.ATTRIBUTES.items()]
+
+
 def _size(rows: list[_Row]) -> int:
     prefix = max(len(row.prefix) for row in rows)
-    branch = max(len(asked) + len(said) for row in rows for asked, said in row.branches)
+    branch = max(branch.length for row in rows for branch in row.branches)
     return len(rows) * (prefix + BRANCHES * branch)
 
 
 def collate(rows: list[_Row]) -> Batch:
     """Rows of any lengths, padded."""
     longest = max(len(row.prefix) for row in rows)
-    branch = max(len(asked) + len(said) for row in rows for asked, said in row.branches)
+    branch = max(branch.length for row in rows for branch in row.branches)
     prefix = torch.zeros(len(rows), longest, dtype=torch.long)
-    branches = torch.zeros(len(rows), BRANCHES, branch, dtype=torch.long)
+    branches = torch.zeros(len(rows), len(rows[0].branches), branch, dtype=torch.long)
     targets = torch.full(branches.shape, -1)
     weights = torch.zeros(branches.shape)
+    read = torch.zeros(branches.shape, dtype=torch.bool)
     for number, row in enumerate(rows):
         prefix[number, : len(row.prefix)] = torch.tensor(row.prefix)
-        for place, (asked, said) in enumerate(row.branches):
+        for place, (asked, said, _) in enumerate(row.branches):
             end = len(asked) + len(said)
             branches[number, place, :end] = torch.tensor(asked + said)
-            targets[number, place, len(asked) - 1 : end - 1] = torch.tensor(said)
+            targets[number, place, len(asked) - 1 : end - 1] = torch.tensor(said, dtype=torch.long)
             weights[number, place, len(asked) - 1 : end - 1] = 1.0 if len(said) > 12 else 2.5
-    lengths = torch.tensor([len(row.prefix) for row in rows])
-    return Batch(Tree(prefix, lengths, branches), targets, weights, [row.task for row in rows])
+            read[number, place, len(asked) - max(2, len(asked) // 3) : len(asked)] = True
+    return Batch(
+        tree=Tree(prefix, torch.tensor([len(row.prefix) for row in rows]), branches),
+        targets=targets,
+        weights=weights,
+        tasks=[row.task for row in rows],
+        known=torch.tensor([[branch.known for branch in row.branches] for row in rows]),
+        read=read,
+    )

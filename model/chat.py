@@ -4,8 +4,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from model.tokenizer import END, SYSTEM
-
+END, SYSTEM, USER, ASSISTANT = "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"  # One token each.
+SPECIALS = (END, SYSTEM, USER, ASSISTANT)
 TOOLS_BEGIN = "Tools:\n<tools>\n"
 TOOLS_END = (
     "</tools>\nCall a tool like this:\n<tool_call>\n"

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from model import prompts
+from model.chat import ASSISTANT, END, SYSTEM, USER
 from model.tasks import outside
-from model.tokenizer import ASSISTANT, END, SYSTEM, USER
 from overnight.core.retry import Answered
 from overnight.engines.embedded import Embedded
 from overnight.engines.engine import Call

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from model import chat, tokenizer
+from model import chat
 from model.network import Network
 
 NAME = "overnight-tiny"
@@ -60,7 +60,7 @@ def _describe(writer: gguf.GGUFWriter, network: Network) -> None:
 def _tokens(writer: gguf.GGUFWriter, vocabulary: Tokenizer) -> None:
     numbers = vocabulary.get_vocab()
     tokens = sorted(numbers, key=numbers.__getitem__)
-    special = set(tokenizer.SPECIALS)
+    special = set(chat.SPECIALS)
     kinds = [gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens]
     merges = json.loads(vocabulary.to_str())["model"]["merges"]
     writer.add_tokenizer_model("gpt2")
@@ -68,7 +68,7 @@ def _tokens(writer: gguf.GGUFWriter, vocabulary: Tokenizer) -> None:
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
     writer.add_token_merges([" ".join(pair) for pair in merges])
-    end = numbers[tokenizer.END]
+    end = numbers[chat.END]
     writer.add_bos_token_id(end)
     writer.add_add_bos_token(False)
     writer.add_eos_token_id(end)

