@@ -1,4 +1,8 @@
-"""From a checkpoint to a GGUF that llama.cpp runs as `qwen2`.
+"""From a checkpoint to a GGUF that llama.cpp runs as `llama`.
+
+The kind `qwen2` is named after the same network, but there a head is as wide as its share of the stream. `llama`
+lets heads be wider and takes biases where there are some. It turns neighbours of a head as pairs where we turn
+halves, so the rows of queries and keys change places.
 
 The parts of the embedding become one table, shared by input and output. Matrices are stored as Q8_0 (8 bits and a
 scale for 32 weights), vectors as float32.
@@ -24,7 +28,7 @@ _Q8_0 = gguf.GGMLQuantizationType.Q8_0
 def export(network: Network, vocabulary: Tokenizer, path: Path, *, quantized: bool = True) -> None:
     """Write `path`, whole or not at all."""
     partial = path.with_suffix(".partial")
-    writer = gguf.GGUFWriter(partial, "qwen2")
+    writer = gguf.GGUFWriter(partial, "llama")
     _describe(writer, network)
     _tokens(writer, vocabulary)
     for name, tensor in _tensors(network):
@@ -51,6 +55,9 @@ def _describe(writer: gguf.GGUFWriter, network: Network) -> None:
     writer.add_feed_forward_length(shape.hidden)
     writer.add_head_count(shape.heads)
     writer.add_head_count_kv(shape.kv_heads)
+    writer.add_key_length(shape.head_width)
+    writer.add_value_length(shape.head_width)
+    writer.add_rope_dimension_count(shape.head_width)
     writer.add_layer_norm_rms_eps(shape.epsilon)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
@@ -89,7 +96,15 @@ def _tensors(network: Network):
             ("ffn_up", block.up),
             ("ffn_down", block.down),
         ):
-            yield f"blk.{number}.{name}.weight", part.weight
-            if getattr(part, "bias", None) is not None:
-                yield f"blk.{number}.{name}.bias", part.bias
+            turned = name in ("attn_q", "attn_k")
+            for kind in ("weight", "bias"):
+                if (tensor := getattr(part, kind, None)) is not None:
+                    yield f"blk.{number}.{name}.{kind}", _paired(tensor, network) if turned else tensor
     yield "output_norm.weight", network.norm.weight
+
+
+def _paired(tensor: torch.Tensor, network: Network) -> torch.Tensor:
+    """Rows of each head reordered, so that what is turned together stands side by side."""
+    width = network.shape.head_width
+    heads = tensor.unflatten(0, (-1, 2, width // 2))
+    return heads.transpose(1, 2).flatten(0, 2)

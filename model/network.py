@@ -1,4 +1,4 @@
-"""The network: a small decoder of the Qwen 2 kind, which llama.cpp runs as it is.
+"""The network: a small decoder of the Llama kind with biases, which llama.cpp runs as it is.
 
 Three things are not as usual, and all are gone after export.
 
