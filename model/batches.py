@@ -14,7 +14,7 @@ from model.network import Tree
 from model.texts import Dice
 
 ECHO = "echo"
-SHARES = {"invoice": 40, "ticket": 21, "sentiment": 14, "moderation": 14, "language": 6, "outside": 5}
+SHARES = {"invoice": 46, "ticket": 19, "sentiment": 12, "moderation": 12, "language": 6, "outside": 5}
 FIRST_SHARES = {"invoice": 15, "ticket": 26, "sentiment": 18, "moderation": 16, "language": 7, "outside": 3, ECHO: 15}
 READING_SHARES = {"ticket": 32, "sentiment": 35, "moderation": 26, "language": 7}
 _READ_AT_ONCE = 64  # Texts behind one prefix.

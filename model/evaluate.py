@@ -2,8 +2,8 @@
 
 Three kinds of cells:
 - *seen*: new combinations of material that training had;
-- *held out*: no template, instruction, noun, vendor, department or sentiment word that training had; and for
-  reviews also with only the nouns, or only the sentiment words, held out;
+- *held out*: no template, instruction, noun, vendor, department or sentiment word that training had; reviews also
+  with *new nouns* or *new words* (of judgement) alone;
 - *hand-written*: texts written one by one, by authors who saw neither lists nor generators, with a plain instruction.
 
 Every cell counts exact answers. JSON is compared as values, so `45.00` is 45.
@@ -57,7 +57,28 @@ class Score(NamedTuple):
     right: int
     valid_json: int | None  # None: not every case asked for JSON.
     fields: dict[str, int]  # Right values, by key.
+    asked: dict[str, int]  # How many cases ask for each key.
     mistakes: list[tuple[str, Any, Any]]  # Text, wanted, said: the first few.
+
+    @property
+    def task(self) -> str:
+        return self.name.split(" | ")[0]
+
+    @property
+    def kind(self) -> str:
+        return self.name.split(" | ")[1]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is counted beside the whole answer."""
+        fields = prompts.KEYS if self.task.startswith("invoice") else ()
+        return (*fields, "valid JSON") if self.valid_json is not None else ()
+
+    def share(self, part: str = "") -> float:
+        """Of right answers, or of one of `parts`."""
+        counts = {"": self.right, "valid JSON": self.valid_json or 0, **self.fields}
+        asked = self.asked.get(part, self.cases)
+        return counts.get(part, 0) / asked
 
 
 def generated(build: Path, count: int) -> list[Cell]:
@@ -80,8 +101,20 @@ def generated(build: Path, count: int) -> list[Cell]:
             name = f"{task} {only}".strip()
             cells.append(Cell(f"{name} | {where}", _drawn(build, task, split, only, count)))
     for only in ("words", "nouns"):
-        cells.append(Cell(f"sentiment | only {only} held out", _drawn(build, "sentiment", "held_out", only, count)))
+        cells.append(Cell(f"sentiment | new {only}", _drawn(build, "sentiment", "held_out", only, count)))
     return cells
+
+
+def table(scores: Sequence[Score]) -> str:
+    """The share of right answers in Markdown, a row for each task; then valid JSON and the fields of invoices."""
+    kinds = list(dict.fromkeys(score.kind for score in scores))
+    rows = [f"| task | {' | '.join(kinds)} |", "|---" * (len(kinds) + 1) + "|"]
+    parts = dict.fromkeys((score.task, part) for score in scores for part in ("", *score.parts))
+    for task, part in parts:
+        found = {score.kind: score for score in scores if score.task == task}
+        shares = (f"{found[kind].share(part):.1%}" if kind in found else "" for kind in kinds)
+        rows.append(f"| {task}{part and f': {part}'} | {' | '.join(shares)} |")
+    return "\n".join(rows)
 
 
 def _drawn(build: Path, task: str, split: str, only: str, count: int) -> list[Case]:
@@ -122,7 +155,7 @@ _ASKED = {  # The plain instruction under which hand-written texts are judged.
     "urgency": "How urgent is this support ticket? Answer with one word: low, medium or high.",
     "mood": "What is the mood of the customer in this ticket? Answer with one word: positive, neutral or negative.",
     "moderation": 'Moderate the comment. Answer "ok", or "not ok: reason".',
-    "invoice": 'Extract the invoice line as JSON with the keys "department", "amount" and "description".',
+    "invoice json": 'Extract the invoice line as JSON with the keys "department", "amount" and "description".',
     "language": "Which language is this text written in? Answer with the English name of the language.",
 }
 
@@ -139,7 +172,7 @@ def handwritten() -> list[Cell]:
         _written("urgency", _rows("tickets"), [row["urgency"] for row in _rows("tickets")]),
         _written("mood", _rows("tickets"), [row["sentiment"] for row in _rows("tickets")]),
         _written("moderation", comments, verdicts),
-        _written("invoice", _rows("invoices"), lines),
+        _written("invoice json", _rows("invoices"), lines),
         _written("language", _rows("languages"), [row["language"] for row in _rows("languages")]),
     ]
     cells.append(Cell("outside | hand-written", [_declined(row) for row in _rows("outside")]))
@@ -190,11 +223,12 @@ async def _score(engine: Embedded, cell: Cell) -> Score:
         return dict(json.loads(outcome.message))
 
     messages = await asyncio.gather(*(ask(case) for case in cell.cases))
-    right, valid, fields, mistakes = 0, 0, Counter[str](), []
+    right, valid, fields, asked, mistakes = 0, 0, Counter[str](), Counter[str](), []
     for case, message in zip(cell.cases, messages, strict=True):
         said = _said(message, is_json=case.is_json)
         valid += isinstance(said, dict)
         if isinstance(case.wanted, dict):
+            asked.update(case.wanted)
             fields.update(
                 key for key, value in case.wanted.items() if isinstance(said, dict) and said.get(key) == value
             )
@@ -203,7 +237,7 @@ async def _score(engine: Embedded, cell: Cell) -> Score:
         elif len(mistakes) < 12:
             mistakes.append((case.text, case.wanted, said))
     asks_json = all(case.is_json for case in cell.cases)
-    return Score(cell.name, len(cell.cases), right, valid if asks_json else None, dict(fields), mistakes)
+    return Score(cell.name, len(cell.cases), right, valid if asks_json else None, dict(fields), dict(asked), mistakes)
 
 
 def _said(message: dict[str, Any], *, is_json: bool) -> Any:

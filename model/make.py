@@ -61,16 +61,23 @@ def export_(build: Path, seed: int) -> None:
 @click.option("--weights", type=click.Path(path_type=Path, exists=True), help="Default: what `export` wrote.")
 @click.option("--cases", default=500, show_default=True, help="In each generated cell.")
 @click.option("--handwritten", is_flag=True, help="Also the hand-written inputs: for a finished model only.")
+@click.option(
+    "--mistakes", default=0, show_default=True, help="How many wrong answers of each cell to show, at most 12."
+)
 @click.option("--threads", default=2, show_default=True)
 @click.pass_obj
-def evaluate_(build: Path, weights: Path | None, cases: int, handwritten: bool, threads: int) -> None:
-    """Ask a GGUF every case through the embedded engine, a line for each cell."""
+def evaluate_(build: Path, weights: Path | None, cases: int, handwritten: bool, mistakes: int, threads: int) -> None:
+    """Ask a GGUF every case through the embedded engine: a line for each cell, then a table for the model card."""
     cells = evaluate.generated(build, cases) + (evaluate.handwritten() if handwritten else [])
+    scores = []
     for cell in cells:
         [score] = asyncio.run(evaluate.run(weights or build / "tiny.q8_0.gguf", [cell], threads=threads))
-        json = "" if score.valid_json is None else f", valid JSON {score.valid_json}"
-        fields = "".join(f", {key} {right}" for key, right in sorted(score.fields.items()))
-        click.echo(f"{score.name:<42} {score.right} of {score.cases} right{json}{fields}")
+        parts = "".join(f", {part} {score.share(part):.1%}" for part in score.parts)
+        click.echo(f"{score.name:<34} {score.right} of {score.cases} right{parts}", err=True)
+        for text, wanted, said in score.mistakes[:mistakes]:
+            click.echo(f"    {text}\n        wanted {wanted}\n        said   {said}", err=True)
+        scores.append(score)
+    click.echo(evaluate.table(scores))
 
 
 if __name__ == "__main__":

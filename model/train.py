@@ -27,7 +27,8 @@ from model.network import SCALE, Embedding, Network, Shape
 
 _OTHERS = 700  # Random tokens among which, beside those of the batch, the right one must stand out …
 _LIKE = 6  # … and so many that mean nearly the same, for each right one.
-_READING = 2.0  # Weight of what the reader has to say.
+_READING = 1.0  # Weight of what the reader has to say …
+_ANSWER = 5.0  # … against answers, each divided by this.
 _WARM_UP = 60  # Steps.
 _FIRST = 0.12  # The share of the steps in which texts are read and tokens repeated, more than answers given.
 _DECAY = 0.4  # The last share of the steps, in which the rate falls to nothing.
@@ -179,7 +180,8 @@ def _learn(net: Network, batch: Batch) -> _Losses:
     losses = F.cross_entropy(net.logits(hidden, candidates), place[batch.targets[asked]], reduction="none")
     weights = batch.weights[asked]
     judgements = _judgements(batch, judged)
-    total = (losses * weights).sum() / weights.sum()
+    answers = asked.any(2).sum()  # Not by token: most tokens of a long answer are sure, and would hide the others.
+    total = (losses * weights).sum() / (answers * _ANSWER)
     if judgements:
         total = total + _READING * torch.cat(list(judgements.values())).mean()
     total.backward()
