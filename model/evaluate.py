@@ -228,7 +228,7 @@ async def _score(engine: Embedded, cell: Cell) -> Score:
         said = _said(message, is_json=case.is_json)
         valid += isinstance(said, dict)
         if isinstance(case.wanted, dict):
-            asked.update(case.wanted)
+            asked.update(case.wanted.keys())
             fields.update(
                 key for key, value in case.wanted.items() if isinstance(said, dict) and said.get(key) == value
             )
