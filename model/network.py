@@ -10,7 +10,8 @@ The code lies in the last dimensions, the meaning in the others.
 
 **Start.** Heads of the first layer begin by looking one, two and three tokens back, and two heads of the second
 begin as induction heads over the first of them: what stood behind the last place where this token stood. They carry
-codes. Training would find this too, but copying is most of what the model does.
+codes, and so do two heads of each layer above the reader. Training might find this too, but copying is most of what
+the model does.
 
 **A reader.** At the end of every text a layer below the last has to say what is known of it (its mood, its language,
 …), whatever was asked. An answer of one word is a thin signal for the many tokens before it: with it alone, 4,000
@@ -240,6 +241,8 @@ def start(network: Network) -> None:
     for head in range(3):
         _look_back(network.blocks[0].attention, head, head + 1, shape)
     _induce(network.blocks[0].attention, network.blocks[1].attention, shape)
+    for block in network.blocks[READER:]:
+        carry_codes(block.attention, shape)
 
 
 _SHARPNESS = 6.0  # Of the four fastest pairs: the token before is then attended to with 98 %, whatever it is.
@@ -258,6 +261,18 @@ def _look_back(attention: Attention, head: int, distance: int, shape: Shape) -> 
     q_bias[half : half + 4] = _SHARPNESS * (-pace * distance).sin()
     attention.q.weight[head * width :][:width] *= 0.2
     attention.v.weight[kv_head * width :][:width] = _reads_codes(shape)
+
+
+@torch.no_grad()
+def carry_codes(attention: Attention, shape: Shape) -> None:
+    """kv head 0 brings the codes of what it looks at; where to look is left to training.
+
+    1,000 steps had not taught any head but those of `_induce` to carry a code whole.
+    """
+    width, group = shape.head_width, shape.heads // shape.kv_heads
+    attention.v.weight[:width] = _reads_codes(shape)
+    attention.v.bias[:width] = 0.0
+    attention.o.weight[:, : group * width] = _WRITTEN * _reads_codes(shape).T.repeat(1, group)
 
 
 def _reads_codes(shape: Shape) -> Tensor:
