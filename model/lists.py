@@ -28,7 +28,8 @@ _NOUNS = (
     "invoices/item_modifiers",
     "invoices/item_heads",
 )
-_SHARED = (  # Too general to hold out: greetings, names, plans, devices, units, months, guidance.
+_MORE_NOUNS = ("invoices/more_heads", "invoices/more_modifiers")
+_SHARED = (  # Too general to hold out, such as greetings, names, plans and guidance; or for training alone.
     "tickets/openers",
     "tickets/closers",
     "tickets/people",
@@ -38,6 +39,8 @@ _SHARED = (  # Too general to hold out: greetings, names, plans, devices, units,
     "moderation/places",
     "invoices/places",
     "invoices/adjectives",
+    "invoices/more_heads",
+    "invoices/more_modifiers",
     "invoices/units",
     "instructions/roles",
     "instructions/guidelines",
@@ -101,7 +104,7 @@ def held_out_words() -> frozenset[str]:
 
 
 def _is_vocabulary(name: str) -> bool:
-    return name in (*_JUDGING, *_NOUNS, "invoices/items", "invoices/departments", "invoices/vendors")
+    return name in (*_JUDGING, *_NOUNS, *_MORE_NOUNS, "invoices/items", "invoices/departments", "invoices/vendors")
 
 
 @cache

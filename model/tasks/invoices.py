@@ -104,7 +104,9 @@ def _item(dice: Dice, split: str) -> str:
     if kind < 0.3:
         found = pick(dice, "invoices/items", split)
     else:
-        modifier, head = pick(dice, "invoices/item_modifiers", split), pick(dice, "invoices/item_heads", split)
+        kind_of_list = "more" if split == "train" and dice.random() < 0.5 else "item"
+        modifier = pick(dice, f"invoices/{kind_of_list}_modifiers", split)
+        head = pick(dice, f"invoices/{kind_of_list}_heads", split)
         if split == "train" and kind < 0.6:  # Words that can only be copied.
             modifier, head = dice.choice(
                 [
