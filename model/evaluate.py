@@ -122,11 +122,12 @@ def _drawn(build: Path, task: str, split: str, only: str, count: int) -> list[Ca
     cases: list[Case] = []
     while len(cases) < count:
         family = prompts.family(dice, task, split, build, size=2, only=only, plain=0.3)
-        cases += [_case(family, branch) for branch in family.branches]
+        cases += [case(family, branch) for branch in family.branches]
     return cases[:count]
 
 
-def _case(family: prompts.Family, branch: prompts.Branch) -> Case:
+def case(family: prompts.Family, branch: prompts.Branch) -> Case:
+    """A branch as a request to the API."""
     parts = _TURN.split(family.prefix + branch.asked)[1:-2]
     turns = [(_ROLES[role], text.removesuffix(END)) for role, text in zip(parts[::2], parts[1::2], strict=True)]
     params: dict[str, Any] = {}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from model import evaluate, export, lists, tokenizer, train, words
+from model import evaluate, export, lists, parity, tokenizer, train, words
 
 
 @click.group()
@@ -50,11 +50,13 @@ def train_(build: Path, steps: int, until: int | None, tokens: int, workers: int
 @click.option("--seed", default=1, show_default=True, help="The one that training had.")
 @click.pass_obj
 def export_(build: Path, seed: int) -> None:
-    """Write the last checkpoint as a GGUF."""
+    """Write the last checkpoint as a GGUF, and see that it answers as the checkpoint does."""
     network, tokens, step = train.trained(build, seed)
     path = build / "tiny.q8_0.gguf"
     export.export(network, tokens, path)
     click.echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB after {step} steps")
+    for text, ours, theirs in parity.differences(network, tokens, path, build):
+        click.echo(f"differs: {text}\n    network {ours}\n    file    {theirs}")
 
 
 @main.command(name="evaluate")
