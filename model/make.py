@@ -42,7 +42,7 @@ def vocabulary(build: Path) -> None:
 @click.option("--seed", default=1, show_default=True)
 @click.pass_obj
 def train_(build: Path, steps: int, until: int | None, tokens: int, workers: int, seed: int) -> None:
-    """Train, with a line of losses every 50 steps and a checkpoint every 500."""
+    """Train, with a line of losses every 50 steps and a checkpoint every 250."""
     train.train(train.Plan(build, steps, tokens, seed=seed, workers=workers, until=until))
 
 

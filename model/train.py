@@ -31,11 +31,11 @@ _READING = 1.0  # Weight of what the reader has to say …
 _ANSWER = 5.0  # … against answers, each divided by this.
 _WARM_UP = 60  # Steps.
 _FIRST = 0.12  # The share of the steps in which texts are read and tokens repeated, more than answers given.
-_DECAY = 0.4  # The last share of the steps, in which the rate falls to nothing.
+_DECAY = 0.55  # The last share of the steps, in which the rate falls to nothing.
 _MUON_RATE = 0.01
 _ADAM_RATE = 3e-3
 _EVERY = 50  # Steps between lines of the log.
-_CHECKPOINT_EVERY = 500
+_CHECKPOINT_EVERY = 250
 
 
 class Plan(NamedTuple):
@@ -101,7 +101,7 @@ def _alike(meaning: Tensor, count: int) -> Tensor:
 
 
 def train(plan: Plan) -> None:
-    """Until `plan.until`, with checkpoints in `plan.build` every 500 steps; returns when all workers have ended."""
+    """Until `plan.until`, with checkpoints in `plan.build` every 250 steps; returns when all workers have ended."""
     (plan.build / "meeting").unlink(missing_ok=True)  # Of a run that was killed: the workers would wait there.
     multiprocessing.spawn(_work, args=(plan,), nprocs=plan.workers)
 
