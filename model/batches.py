@@ -16,7 +16,7 @@ from model.texts import Dice
 ECHO = "echo"
 SHARES = {"invoice": 46, "ticket": 19, "sentiment": 12, "moderation": 12, "language": 6, "outside": 5}
 FIRST_SHARES = {"invoice": 15, "ticket": 26, "sentiment": 18, "moderation": 16, "language": 7, "outside": 3, ECHO: 15}
-READING_SHARES = {"ticket": 32, "sentiment": 35, "moderation": 26, "language": 7}
+READING_SHARES = {"ticket": 24, "sentiment": 26, "moderation": 20, "language": 6, "invoice": 24}
 _READ_AT_ONCE = 64  # Texts behind one prefix.
 BRANCHES = 8  # In a row; a family fills several rows, of branches of like length.
 _FAMILY = 24
@@ -31,14 +31,15 @@ class Batch(NamedTuple):
     targets: Tensor  # int64 like tree.branches: the next token where it belongs to the answer, else -1.
     weights: Tensor  # float32 like tree.branches: a token of a short answer counts 2.5 times.
     tasks: list[str]  # Of each row: task/form.
-    known: Tensor  # int64 [rows, branches, attributes]: the right label of each of prompts.ATTRIBUTES, else -1.
-    read: Tensor  # bool like tree.branches: the end of the text, where the reader has to know them.
+    labels: Tensor  # int64 [rows, branches, tokens, attributes]: what the reader has to say there, else -1.
+    read: Tensor  # bool like tree.branches: where it has to say something.
 
 
 class _Tokens(NamedTuple):
     asked: list[int]
     said: list[int]
-    known: list[int]
+    known: list[int]  # The label of each attribute, or -1.
+    parts: list[int]  # For each token of `asked` its label of PART, or -1.
 
     @property
     def length(self) -> int:
@@ -115,17 +116,20 @@ def _echo(dice: Dice, tokenizer: Tokenizer) -> _Row:
     branches = []
     for _ in range(BRANCHES):
         said = [dice.randrange(control, size) for _ in range(length)]
-        branches.append(_Tokens([*said, end, assistant], [*said, end], [-1] * len(prompts.ATTRIBUTES)))
+        unknown = [-1] * len(prompts.ATTRIBUTES)
+        branches.append(_Tokens([*said, end, assistant], [*said, end], unknown, [-1] * (length + 2)))
     return _Row([user], branches, ECHO)
 
 
 def rows_of(tokenizer: Tokenizer, family: prompts.Family) -> list[_Row]:
     """The family as rows of BRANCHES branches."""
-    asked = tokenizer.encode_batch_fast([branch.asked for branch in family.branches])
+    asked = tokenizer.encode_batch(
+        [branch.asked for branch in family.branches]
+    )  # Not the fast one: offsets are needed.
     said = tokenizer.encode_batch_fast([branch.answer + END for branch in family.branches])
     prefix = tokenizer.encode(family.prefix).ids
     branches = [
-        _Tokens(one.ids, two.ids, _known(branch.known))
+        _Tokens(one.ids, two.ids, _known(branch.known), _parts(branch, one.offsets))
         for one, two, branch in zip(asked, said, family.branches, strict=True)
     ]
     branches = sorted((b for b in branches if b.length <= _TOKENS_MAX), key=lambda b: b.length)
@@ -137,6 +141,20 @@ def rows_of(tokenizer: Tokenizer, family: prompts.Family) -> list[_Row]:
 
 def _known(labels: Mapping[str, str]) -> list[int]:
     return [list(of).index(labels[name]) if name in labels else -1 for name, of in prompts.ATTRIBUTES.items()]
+
+
+def _parts(branch: prompts.Branch, offsets: list[tuple[int, int]]) -> list[int]:
+    """The label of PART of each token, given where in `asked` it stands."""
+    if not branch.fields:
+        return [-1] * len(offsets)
+    start = branch.asked.index(branch.text)
+    found = [0 if start <= begin < start + len(branch.text) else -1 for begin, _ in offsets]
+    for field, (first, rest) in zip(branch.fields, ((1, 2), (3, 3), (4, 5)), strict=True):
+        begin = branch.asked.index(field, start)
+        inside = [place for place, (at, _) in enumerate(offsets) if begin <= at < begin + len(field)]
+        for place in inside:
+            found[place] = first if place == inside[0] else rest
+    return found
 
 
 def _size(rows: list[_Row]) -> int:
@@ -153,20 +171,21 @@ def collate(rows: list[_Row]) -> Batch:
     branches = torch.zeros(len(rows), len(rows[0].branches), branch, dtype=torch.long)
     targets = torch.full(branches.shape, -1)
     weights = torch.zeros(branches.shape)
-    read = torch.zeros(branches.shape, dtype=torch.bool)
+    labels = torch.full((*branches.shape, len(prompts.ATTRIBUTES)), -1)
     for number, row in enumerate(rows):
         prefix[number, : len(row.prefix)] = torch.tensor(row.prefix)
-        for place, (asked, said, _) in enumerate(row.branches):
+        for place, (asked, said, known, parts) in enumerate(row.branches):
             end = len(asked) + len(said)
             branches[number, place, :end] = torch.tensor(asked + said)
             targets[number, place, len(asked) - 1 : end - 1] = torch.tensor(said, dtype=torch.long)
             weights[number, place, len(asked) - 1 : end - 1] = 1.0 if len(said) > 12 else 2.5
-            read[number, place, len(asked) - max(2, len(asked) // 3) : len(asked)] = True
+            labels[number, place, len(asked) - max(2, len(asked) // 3) : len(asked)] = torch.tensor(known)
+            labels[number, place, : len(asked), -1] = torch.tensor(parts)
     return Batch(
         tree=Tree(prefix, torch.tensor([len(row.prefix) for row in rows]), branches),
         targets=targets,
         weights=weights,
         tasks=[row.task for row in rows],
-        known=torch.tensor([[branch.known for branch in row.branches] for row in rows]),
-        read=read,
+        labels=labels,
+        read=(labels >= 0).any(-1),
     )

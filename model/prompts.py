@@ -15,6 +15,7 @@ from model.tasks import invoices, languages, lexical, moderation, outside, senti
 from model.texts import Dice, pick, pseudo_word
 
 KEYS = ("department", "amount", "description")
+PART = "part"  # Of single words of an invoice line: which field begins or goes on here.
 ATTRIBUTES: Mapping[str, Sequence[str]] = {
     "sentiment": sentiment.LABELS,
     "category": tickets.CATEGORIES,
@@ -22,6 +23,7 @@ ATTRIBUTES: Mapping[str, Sequence[str]] = {
     "mood": tickets.MOODS,
     "moderation": ("ok", *moderation.REASONS),
     "language": tuple(languages.LOCALES),
+    PART: ("nothing", "department", "rest of it", "amount", "description", "rest of that"),
 }
 
 
@@ -32,6 +34,7 @@ class Branch(NamedTuple):
     answer: str
     text: str  # What the task is about, without instruction.
     known: Mapping[str, str]  # What is true of the text, by attribute: see ATTRIBUTES.
+    fields: Sequence[str] = ()  # Department, amount and description as they stand in `text`.
 
 
 class Family(NamedTuple):
@@ -50,6 +53,7 @@ class _Drawn(NamedTuple):
     text: str
     answer: str
     known: Mapping[str, str]
+    fields: Sequence[str] = ()
 
 
 class _Brief(NamedTuple):
@@ -86,7 +90,7 @@ def family(
     for _ in range(size):
         drawn = brief.draw()
         asked = wrapper.replace("{text}", drawn.text) + tail + END + ASSISTANT
-        branches.append(Branch(asked, drawn.answer, drawn.text, drawn.known))
+        branches.append(Branch(asked, drawn.answer, drawn.text, drawn.known, drawn.fields))
     return Family(head, branches, task, brief.form, brief.tools)
 
 
@@ -254,7 +258,8 @@ def _invoice(dice: Dice, split: str, build: Path, only: str) -> _Brief:
             "amount": found.amount,
             "description": json.dumps(found.description, ensure_ascii=False),
         }
-        return _Drawn(found.text, "{" + ", ".join(f'"{key}": {values[key]}' for key in keys) + "}", {})
+        answer = "{" + ", ".join(f'"{key}": {values[key]}' for key in keys) + "}"
+        return _Drawn(found.text, answer, {}, (found.department, found.written, found.description))
 
     if form == "json":
         return _Brief(_instruction(dice, "invoice_json", split).replace("{keys}", _keys(dice, keys)), fields, form)

@@ -25,7 +25,7 @@ from model.batches import Batch
 from model.muon import Muon
 from model.network import SCALE, Embedding, Network, Shape
 
-_OTHERS = 700  # Random tokens among which, beside those of the batch, the right one must stand out …
+_OTHERS = 4_000  # Random tokens among which, beside those of the batch, the right one must stand out …
 _LIKE = 6  # … and so many that mean nearly the same, for each right one.
 _READING = 1.0  # Weight of what the reader has to say …
 _ANSWER = 5.0  # … against answers, each divided by this.
@@ -189,7 +189,7 @@ def _learn(net: Network, batch: Batch) -> _Losses:
 
 
 def _judgements(batch: Batch, judged: Tensor) -> dict[str, Tensor]:
-    known = batch.known[:, :, None].expand(*batch.read.shape, -1)[batch.read]
+    known = batch.labels[batch.read]
     found, begin = {}, 0
     for number, (name, labels) in enumerate(prompts.ATTRIBUTES.items()):
         right = known[:, number]

@@ -13,12 +13,13 @@ class Money(NamedTuple):
 
 
 class Invoice(NamedTuple):
-    """A line and its three fields; `amount` is a JSON number."""
+    """A line and its three fields; `amount` is a JSON number, `written` how it stands in the line."""
 
     text: str
     department: str
     amount: str
     description: str
+    written: str
 
 
 def money(dice: Dice) -> Money:
@@ -78,9 +79,8 @@ def invoice(dice: Dice, split: str) -> Invoice:
             [f"INV-{dice.randint(1, 9999):03}", code(dice), f"{dice.randint(1, 999)}", date(dice)]
         )
         text = f"{reference}{dice.choice([': ', ' - ', ' | ', ') ', '; ', ' '])}{text}"
-    return Invoice(
-        text + dice.choice(["", "", "."]) if text[-1].isalpha() else text, department, amount.plain, description
-    )
+    text += dice.choice(["", "", "."]) if text[-1].isalpha() else ""
+    return Invoice(text, department, amount.plain, description, amount.written)
 
 
 def _department(dice: Dice, split: str) -> str:
