@@ -1,6 +1,7 @@
 """From families of conversations to tensors of equal shape."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,40 +53,60 @@ class _Row(NamedTuple):
     task: str
 
 
-def batches(
+class Feed(Iterator[Batch]):
+    """Endless batches out of pools. A pool is decided by `seed` and its number alone, so a feed that begins at the
+    `place` of another goes on exactly as that one would have."""
+
+    def __init__(
+        self, pool: Callable[[Dice], Iterator[Batch]], seed: str, place: tuple[int, int] | None = None
+    ) -> None:
+        self.place = place or (0, 0)  # The number of the pool, and how many of its batches have been taken.
+        self._pool, self._seed = pool, seed
+        self._left: Iterator[Batch] | None = None
+
+    def __next__(self) -> Batch:
+        while True:
+            number, taken = self.place
+            if self._left is None:
+                self._left = islice(self._pool(Dice(f"{self._seed}/{number}")), taken, None)
+            if (batch := next(self._left, None)) is not None:
+                self.place = (number, taken + 1)
+                return batch
+            self._left, self.place = None, (number + 1, 0)
+
+
+def answers(
     dice: Dice, tokenizer: Tokenizer, build: Path, *, split: str, tokens: int, plain: float, shares: Mapping[str, int]
 ) -> Iterator[Batch]:
-    """Endless batches of about `tokens` tokens, padding included; neighbours are of any tasks and lengths."""
-    while True:
-        rows = _rows(dice, tokenizer, build, split, plain, shares)
-        rows.sort(key=lambda row: (len(row.prefix) // 20, max(branch.length for branch in row.branches)))
-        found, group = [], []
-        for row in rows:
-            if group and _size([*group, row]) > tokens:
-                found.append(group)
-                group = []
-            group.append(row)
-        dice.shuffle(found)  # The last group is small and left out.
-        yield from (collate(group) for group in found)
+    """A pool of batches of about `tokens` tokens, padding included; neighbours are of any tasks and lengths."""
+    rows = _rows(dice, tokenizer, build, split, plain, shares)
+    rows.sort(key=lambda row: (len(row.prefix) // 20, max(branch.length for branch in row.branches)))
+    found, group = [], []
+    for row in rows:
+        if group and _size([*group, row]) > tokens:
+            found.append(group)
+            group = []
+        group.append(row)
+    dice.shuffle(found)  # The last group is small and left out.
+    return (collate(group) for group in found)
 
 
 def readings(dice: Dice, tokenizer: Tokenizer, build: Path, *, tokens: int) -> Iterator[Batch]:
-    """Endless batches of texts without answers, of all tasks, behind instructions that need not be about them."""
-    while True:
-        prefixes, texts = [], []
-        for task in dice.choices(list(READING_SHARES), list(READING_SHARES.values()), k=_POOL):
-            family = prompts.family(dice, task, "train", build, size=_FAMILY, plain=0.4)
-            for row in rows_of(tokenizer, family):
-                prefixes.append(row.prefix)
-                texts += [branch._replace(said=[]) for branch in row.branches]
-        texts.sort(key=lambda branch: branch.length)
-        prefixes.sort(key=len)
-        rows = [_Row([], texts[at : at + _READ_AT_ONCE], "reading") for at in range(0, len(texts), _READ_AT_ONCE)]
-        dice.shuffle(rows)
-        short = prefixes[: len(prefixes) * 3 // 4]  # The long ones would be most of the work.
-        for row in rows:
-            if len(row.branches) == _READ_AT_ONCE:
-                yield from _cut(row._replace(prefix=dice.choice(short)), tokens)
+    """A pool of texts without answers, of all tasks, behind instructions that need not be about them."""
+    prefixes, texts = [], []
+    for task in dice.choices(list(READING_SHARES), list(READING_SHARES.values()), k=_POOL):
+        family = prompts.family(dice, task, "train", build, size=_FAMILY, plain=0.4)
+        for row in rows_of(tokenizer, family):
+            prefixes.append(row.prefix)
+            texts += [branch._replace(said=[]) for branch in row.branches]
+    texts.sort(key=lambda branch: branch.length)
+    prefixes.sort(key=len)
+    rows = [_Row([], texts[at : at + _READ_AT_ONCE], "reading") for at in range(0, len(texts), _READ_AT_ONCE)]
+    dice.shuffle(rows)
+    short = prefixes[: len(prefixes) * 3 // 4]  # The long ones would be most of the work.
+    for row in rows:
+        if len(row.branches) == _READ_AT_ONCE:
+            yield from _cut(row._replace(prefix=dice.choice(short)), tokens)
 
 
 def _cut(row: _Row, tokens: int) -> Iterator[Batch]:

@@ -81,10 +81,10 @@ class Score(NamedTuple):
         return counts.get(part, 0) / asked
 
 
-def generated(build: Path, count: int) -> list[Cell]:
-    """`count` cases in each cell; always the same."""
+def generated(build: Path, count: int, splits: Sequence[str] = ("train", "held_out")) -> list[Cell]:
+    """`count` cases in each cell; always the same for one state of the lists. Only `train` reads the build folder."""
     cells = []
-    for split in ("train", "held_out"):
+    for split in splits:
         where = "seen" if split == "train" else "held out"
         for task, only in (
             ("sentiment", ""),

@@ -1,16 +1,16 @@
 """Training: from nothing, or from the last checkpoint, to a step count.
 
-Repeatable for a seed, a number of workers, the steps at which it was stopped, and a version of PyTorch on one kind of
-processor: a run that goes on from a checkpoint draws new texts, so it is not the run that never stopped. Workers are
-processes with one thread each; they average their gradients after every step. On two idle cores that is nearly as
-fast as one process with two threads, and it does not fall behind when one core is busy with something else.
+Repeatable for a seed, a number of workers and a version of PyTorch on one kind of processor, however often it was
+stopped. Workers are processes with one thread each; they average their gradients after every step. On two idle cores
+that is nearly as fast as one process with two threads, and it does not fall behind when one core is busy with
+something else.
 """
 
 import json
-import random
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,19 +122,14 @@ def _work(rank: int, plan: Plan) -> None:
         dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=plan.workers)
     net, vocabulary = untrained(plan.build, plan.seed)
     optimizers = _optimizers(net)
-    dice = random.Random(f"{plan.seed}/{rank}")
-    step = _restore(plan, rank, net, optimizers, dice)
-    torch.manual_seed(plan.seed * 1000 + rank + step * 7919)
+    step, feeds = _restore(plan, rank, net, optimizers, vocabulary)
     log = _Log(plan, vocabulary)
-    readings = batches.readings(dice, vocabulary, plan.build, tokens=plan.tokens)
-    feed, is_first = None, None
     while step < (plan.until or plan.steps):
-        if is_first != (step < _FIRST * plan.steps):
-            is_first = step < _FIRST * plan.steps
-            feed = _feed(plan, dice, vocabulary, is_first=is_first)
+        is_first = step < _FIRST * plan.steps
+        torch.manual_seed((plan.seed * 1_000_003 + step) * plan.workers + rank)
         _rate(optimizers, step, plan.steps)
         for number in range(plan.parts):
-            batch = next(readings if number < (2 if is_first else 1) else feed)
+            batch = next(feeds["readings" if number < (2 if is_first else 1) else "first" if is_first else "then"])
             log.take(batch, _learn(net, batch))
         _agree(net, plan.workers)
         for optimizer in optimizers:
@@ -144,18 +139,23 @@ def _work(rank: int, plan: Plan) -> None:
         if rank == 0 and step % _EVERY == 0:
             log.write(step)
         if step % _CHECKPOINT_EVERY == 0 or step == (plan.until or plan.steps):
-            _save(plan, rank, step, net, optimizers, dice)
+            _save(plan, rank, step, net, optimizers, feeds)
             if rank == 0:
                 log.validate(step, net)
     if plan.workers > 1:
         dist.destroy_process_group()
 
 
-def _feed(plan: Plan, dice: random.Random, vocabulary: Tokenizer, *, is_first: bool) -> Iterator[Batch]:
-    shares, plain = (batches.FIRST_SHARES, 0.8) if is_first else (batches.SHARES, 0.4)
-    return batches.batches(
-        dice, vocabulary, plan.build, split="train", tokens=plan.tokens, plain=plain, shares=shares
-    )
+def _feeds(
+    plan: Plan, rank: int, vocabulary: Tokenizer, places: Mapping[str, tuple[int, int]]
+) -> dict[str, batches.Feed]:
+    common = {"tokenizer": vocabulary, "build": plan.build, "tokens": plan.tokens}
+    pools = {
+        "readings": partial(batches.readings, **common),
+        "first": partial(batches.answers, split="train", plain=0.8, shares=batches.FIRST_SHARES, **common),
+        "then": partial(batches.answers, split="train", plain=0.4, shares=batches.SHARES, **common),
+    }
+    return {name: batches.Feed(pool, f"{plan.seed}/{rank}/{name}", places.get(name)) for name, pool in pools.items()}
 
 
 class _Losses(NamedTuple):
@@ -232,28 +232,32 @@ def _rate(optimizers: list[torch.optim.Optimizer], step: int, steps: int) -> Non
             group["lr"] = rate * factor
 
 
-def _save(plan: Plan, rank: int, step: int, net: Network, optimizers: list, dice: random.Random) -> None:
+def _save(
+    plan: Plan, rank: int, step: int, net: Network, optimizers: list, feeds: Mapping[str, batches.Feed]
+) -> None:
     state = {
         "step": step,
         "net": net.state_dict(),
         "optimizers": [o.state_dict() for o in optimizers],
-        "dice": dice.getstate(),
+        "places": {name: feed.place for name, feed in feeds.items()},
     }
-    partial = plan.build / f"checkpoint-{rank}.partial"
-    torch.save(state, partial)
-    partial.replace(plan.build / f"checkpoint-{rank}.pt")
+    partly = plan.build / f"checkpoint-{rank}.partial"
+    torch.save(state, partly)
+    partly.replace(plan.build / f"checkpoint-{rank}.pt")
 
 
-def _restore(plan: Plan, rank: int, net: Network, optimizers: list, dice: random.Random) -> int:
+def _restore(
+    plan: Plan, rank: int, net: Network, optimizers: list, vocabulary: Tokenizer
+) -> tuple[int, dict[str, batches.Feed]]:
+    """The step to go on from, and the feeds as they were there."""
     path = plan.build / f"checkpoint-{rank}.pt"
     if not path.exists():
-        return 0
+        return 0, _feeds(plan, rank, vocabulary, {})
     state = torch.load(path, weights_only=False)
     net.load_state_dict(state["net"])
     for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(kept)
-    dice.setstate(state["dice"])
-    return state["step"]
+    return state["step"], _feeds(plan, rank, vocabulary, state["places"])
 
 
 class _Log:
@@ -284,10 +288,9 @@ class _Log:
     def validate(self, step: int, net: Network) -> None:
         """Share of held-out answers that greedy decoding would give word for word."""
         net.eval()
-        dice, right, asked = random.Random(step), defaultdict(int), defaultdict(int)
-        feed = batches.batches(
-            dice, self._vocabulary, self._plan.build, split="held_out", tokens=4_096, plain=0.5, shares=batches.SHARES
-        )
+        right, asked = defaultdict(int), defaultdict(int)
+        common = {"tokenizer": self._vocabulary, "build": self._plan.build, "shares": batches.SHARES}
+        feed = batches.Feed(partial(batches.answers, split="held_out", tokens=4_096, plain=0.5, **common), f"{step}")
         everything = torch.arange(len(net.embedding.code))
         for _ in range(24):
             batch = next(feed)
