@@ -16,9 +16,9 @@ def main(context: click.Context, build: Path) -> None:
 
     \b
     python -m model.make vocabulary
-    python -m model.make train --steps 4000
+    python -m model.make train
     python -m model.make export
-    python -m model.make evaluate --cases 100
+    python -m model.make evaluate
     """
     build.mkdir(parents=True, exist_ok=True)
     context.obj = build
@@ -35,7 +35,7 @@ def vocabulary(build: Path) -> None:
 
 
 @main.command(name="train")
-@click.option("--steps", default=4_000, show_default=True, help="Of the whole schedule.")
+@click.option("--steps", default=3_400, show_default=True, help="Of the whole schedule.")
 @click.option("--until", type=int, help="Stop at this step; the same command without it goes on.")
 @click.option("--tokens", default=1_280, show_default=True, help="A third of what a worker reads in a step.")
 @click.option("--workers", default=2, show_default=True, help="Processes with one thread each.")

@@ -20,21 +20,17 @@ from overnight.errors import ApiError, UsageError
 from overnight.ports.entropy import SystemEntropy
 
 LABEL = "Classify the sentiment of the product review. Answer with one word: positive, negative or neutral."
-EXTRACT = (
-    'Extract the invoice line as JSON with the keys "department", "amount", "description" and "needs_approval". '
-    "Amounts above 1000 need approval."
-)
+EXTRACT = 'Extract the invoice line as JSON with the keys "department", "amount" and "description".'
 LINE = "Marketing ordered printer paper from Acme Corp for Rs 640"
-RECORD = {"department": "Marketing", "amount": 640, "description": "printer paper", "needs_approval": False}
+RECORD = {"department": "Marketing", "amount": 640, "description": "printer paper"}
 SCHEMA = {
     "type": "object",
     "properties": {
         "department": {"type": "string"},
         "amount": {"type": "number"},
         "description": {"type": "string"},
-        "needs_approval": {"type": "boolean"},
     },
-    "required": ["department", "amount", "description", "needs_approval"],
+    "required": ["department", "amount", "description"],
     "additionalProperties": False,
 }
 TOOL = {"name": "record_invoice", "description": "Record one invoice line.", "input_schema": SCHEMA}
@@ -134,7 +130,7 @@ def test_a_message_has_the_shape_of_the_api(engine: Embedded) -> None:
 def test_concurrent_answers_do_not_mix() -> None:
     """Not compared bit for bit: which requests share a step changes rounding, and 2 of 300 invoices by a digit."""
     reviews = {"I love this kettle, it works perfectly.": "positive", "I want my money back.": "negative"}
-    lines = {f"{who} - team lunch - Rs 640": who for who in ("HR", "IT", "Sales", "Marketing", "Finance", "Legal")}
+    lines = {f"{who} - printer paper - Rs 640": who for who in ("HR", "IT", "Sales", "Marketing", "Finance", "Legal")}
     calls = [call(text, system=LABEL) for text in reviews] + [call(line, system=EXTRACT) for line in lines]
 
     async def all_at_once() -> list[Outcome]:
@@ -153,7 +149,7 @@ def test_concurrent_answers_do_not_mix() -> None:
 def test_a_prefill_is_continued_and_not_echoed(engine: Embedded) -> None:
     turns = [{"role": "user", "content": LINE}, {"role": "assistant", "content": '{"department": "Marketing",'}]
     continued = text_of(ask(engine, messages=turns, system=EXTRACT))
-    assert continued == ' "amount": 640, "description": "printer paper", "needs_approval": false}'
+    assert continued == ' "amount": 640, "description": "printer paper"}'
 
 
 def test_a_matched_stop_sequence_is_named_and_not_part_of_the_text(engine: Embedded) -> None:
@@ -165,7 +161,7 @@ def test_a_matched_stop_sequence_is_named_and_not_part_of_the_text(engine: Embed
 def test_max_tokens_and_the_end_of_the_context_are_told_apart(engine: Embedded) -> None:
     short = ask(engine, system=EXTRACT, max_tokens=3)
     assert (short["stop_reason"], short["usage"]["output_tokens"]) == ("max_tokens", 3)
-    full = message_of(asyncio.run(engine.answer(long_call("word " * 4000, tokens=64_000))))
+    full = message_of(asyncio.run(engine.answer(long_call("word " * 1900, tokens=64_000))))
     assert full["stop_reason"] == "model_context_window_exceeded"
 
 
@@ -173,7 +169,7 @@ def test_a_prompt_longer_than_the_context_is_refused(engine: Embedded) -> None:
     outcome = asyncio.run(engine.answer(call("word " * 9000)))
     assert isinstance(outcome, Refused)
     assert (outcome.status, outcome.type) == (400, "invalid_request_error")
-    assert outcome.message == "prompt is too long: 9012 tokens > 4096 maximum"
+    assert outcome.message == "prompt is too long: 18003 tokens > 4096 maximum"
 
 
 def test_a_structured_answer_satisfies_its_schema(engine: Embedded) -> None:

@@ -1,6 +1,7 @@
 """What is shipped beside the code: the image, the unit, the example settings, the pinned versions, the package."""
 
 import fnmatch
+import hashlib
 import re
 import shlex
 import tomllib
@@ -130,3 +131,9 @@ def test_the_package_declares_its_weights_and_types() -> None:
     others = [name for name in others if not name.endswith((".py", ".pyc"))]
     assert "engines/weights/tiny.q8_0.gguf" in others
     assert [name for name in others if not any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)] == []
+
+
+def test_the_model_card_is_about_the_weights_in_the_package() -> None:
+    weights = (ROOT / "src/overnight/engines/weights/tiny.q8_0.gguf").read_bytes()
+    assert hashlib.sha256(weights).hexdigest() in (ROOT / "docs/reference/embedded-model.md").read_text()
+    assert len(weights) < 16_000_000

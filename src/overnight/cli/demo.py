@@ -32,15 +32,27 @@ class Invoice(NamedTuple):
 
     custom_id: str
     text: str
+    department: str
     amount: int
+    description: str
+
+    def __str__(self) -> str:
+        return f"{self.department} | Rs {self.amount} | {self.description}"
 
 
+_SALE = "Sales ordered flight tickets from Blue Sky GmbH for Rs 2,85,000"
 INVOICES = (
-    Invoice("INV-001", "IT - network cables - Rs 1,24,500", 124_500),
-    Invoice("INV-002", "Engineering ordered cloud hosting from Globex for Rs 45,000", 45_000),
-    Invoice("INV-003", "Marketing - printer paper - Rs 640", 640),
-    Invoice("INV-004", "Sales ordered flight tickets from Blue Sky GmbH for Rs 2,85,000", 285_000),
-    Invoice("INV-005", "HR - team lunch - Rs 845", 845),
+    Invoice("INV-001", "IT - network cables - Rs 1,24,500", "IT", 124_500, "network cables"),
+    Invoice(
+        "INV-002",
+        "Engineering ordered cloud hosting from Globex for Rs 45,000",
+        "Engineering",
+        45_000,
+        "cloud hosting",
+    ),
+    Invoice("INV-003", "Marketing - printer paper - Rs 640", "Marketing", 640, "printer paper"),
+    Invoice("INV-004", _SALE, "Sales", 285_000, "flight tickets"),
+    Invoice("INV-005", "HR - team lunch - Rs 845", "HR", 845, "team lunch"),
 )
 TICKETS = {
     "T-101": "I was charged twice for my Pro plan this month.",
@@ -55,8 +67,8 @@ REVIEWS = {
     "R-204": "Great sound, very comfortable headphones. Highly recommended!",
 }
 _READ_INVOICE = (
-    'Extract the invoice line as JSON with the keys "department", "amount", "description" and "needs_approval". '
-    "Amounts above 1000 need approval."
+    'Extract the invoice line as JSON with the keys "department", "amount" and "description". '
+    "Write the amount as a plain number."
 )
 _ROUTE_TICKET = "Classify the support ticket. Answer with one of: billing, technical, account, feedback, other."
 _JUDGE_REVIEW = "Classify the sentiment of the product review. Answer with one word: positive, negative or neutral."
@@ -153,17 +165,19 @@ def _report(answers: dict[str, str]) -> None:
 
 
 def invoice_line(answer: str, invoice: Invoice) -> str:
-    """What the model read, the approval it leads to, and where it read the amount wrong."""
+    """What the model read, the approval it leads to, and what the invoice says where that is something else."""
     try:
         found = json.loads(answer)
-        department, amount, description = found["department"], int(found["amount"]), found["description"]
+        read = invoice._replace(
+            department=found["department"], amount=int(found["amount"]), description=found["description"]
+        )
     except (ValueError, TypeError, KeyError):
         return f"not valid: {answer}"
-    line = f"{department} | Rs {amount} | {description}"
-    if amount > APPROVAL_ABOVE:
+    line = str(read)
+    if read.amount > APPROVAL_ABOVE:
         line += " | *** APPROVAL REQUIRED ***"
-    if amount != invoice.amount:
-        line += f"   (misread by the small model: the invoice says Rs {invoice.amount})"
-    if amount <= APPROVAL_ABOVE < invoice.amount:
+    if read != invoice:
+        line += f"   (misread by the small model: the invoice says {invoice})"
+    if read.amount <= APPROVAL_ABOVE < invoice.amount:
         line += " and would have needed approval"
     return line

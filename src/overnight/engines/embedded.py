@@ -1,10 +1,10 @@
 """The engine inside: llama.cpp in this process, with a small model of our own, or any GGUF.
 
-What it serves is text. The tiny model that comes with the package knows three tasks (sentiment of a review,
-category of a support ticket, invoice line to JSON) and nothing else; it is there so that everything can be tried
-on a fresh machine. Every `claude-*` name may be routed here, so any `max_tokens` a Claude user is used to is
-accepted (`OUTPUT_TOKENS_MAX`), though an answer ends where its slot's context does, with stop reason
-`model_context_window_exceeded`. The answer names the model that was asked for.
+What it serves is text. The tiny model that comes with the package knows a few tasks (reviews, support tickets,
+comments, invoice lines, languages: see its card, docs/reference/embedded-model.md) and nothing else; it is there so
+that everything can be tried on a fresh machine. Every `claude-*` name may be routed here, so any `max_tokens` a
+Claude user is used to is accepted (`OUTPUT_TOKENS_MAX`), though an answer ends where its slot's context does, with
+stop reason `model_context_window_exceeded`. The answer names the model that was asked for.
 
 Greedy answers repeat almost always, not always: which requests share a step changes the rounding, and of 300
 invoices 2 differed by a digit from one run to the next.
@@ -44,7 +44,7 @@ _Trouble: TypeAlias = Refused | Busy | Broken
 
 
 def tiny_weights() -> Path:
-    """The model that comes with the package: 3.5 million parameters, 3.8 MB."""
+    """The model that comes with the package: 10 million parameters, 12.5 MB."""
     return Path(str(files("overnight.engines").joinpath("weights", "tiny.q8_0.gguf")))
 
 

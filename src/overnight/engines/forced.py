@@ -47,8 +47,8 @@ def schema(tools: Sequence[Tool]) -> msgspec.Raw:
 def instruction(tools: Sequence[Tool]) -> str:
     """What the system prompt begins with: what the tools and their properties mean, as far as the caller says.
 
-    Names and types are left to the schema. With the schema in the prompt too, the embedded model of 3.5 million
-    parameters goes astray: of 160 invoices it read 0 right instead of 96.
+    Names and types are left to the schema. With the schema in the prompt too, the first embedded model,
+    of 3.5 million parameters, went astray: of 160 invoices it read 0 right instead of 96.
     """
     if len(tools) == 1:
         return f"Use the tool {_described(tools[0])}"
