@@ -51,4 +51,4 @@ def test_json_without_a_schema_is_valid(scores: Mapping[str, evaluate.Score]) ->
     valid, cases = (
         sum(part) for part in zip(*((score.valid_json or 0, score.cases) for score in asked), strict=True)
     )
-    assert valid >= 0.98 * cases
+    assert valid >= cases - 3
