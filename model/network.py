@@ -242,7 +242,7 @@ def start(network: Network) -> None:
         _look_back(network.blocks[0].attention, head, head + 1, shape)
     _induce(network.blocks[0].attention, network.blocks[1].attention, shape)
     for block in network.blocks[READER:]:
-        carry_codes(block.attention, shape)
+        _carry_codes(block.attention, shape)
 
 
 _SHARPNESS = 6.0  # Of the four fastest pairs: the token before is then attended to with 98 %, whatever it is.
@@ -263,15 +263,13 @@ def _look_back(attention: Attention, head: int, distance: int, shape: Shape) -> 
     attention.v.weight[kv_head * width :][:width] = _reads_codes(shape)
 
 
-@torch.no_grad()
-def carry_codes(attention: Attention, shape: Shape) -> None:
+def _carry_codes(attention: Attention, shape: Shape) -> None:
     """kv head 0 brings the codes of what it looks at; where to look is left to training.
 
     1,000 steps had not taught any head but those of `_induce` to carry a code whole.
     """
     width, group = shape.head_width, shape.heads // shape.kv_heads
     attention.v.weight[:width] = _reads_codes(shape)
-    attention.v.bias[:width] = 0.0
     attention.o.weight[:, : group * width] = _WRITTEN * _reads_codes(shape).T.repeat(1, group)
 
 
@@ -288,7 +286,6 @@ def _induce(before: Attention, after: Attention, shape: Shape) -> None:
     written[-width:] = 0.0  # Beside the token's own code.
     written *= _WRITTEN / written.norm(dim=0)
     after.k.weight[:width] = _INDUCTION * torch.linalg.pinv(written)
-    after.v.weight[:width] = _reads_codes(shape)
     for head in range(group):
         after.q.weight[head * width :][:width] = _INDUCTION * _reads_codes(shape)
-        after.o.weight[:, head * width :][:, :width] = _WRITTEN * _reads_codes(shape).T
+    _carry_codes(after, shape)

@@ -207,11 +207,10 @@ def _ticket_json(dice: Dice, split: str) -> _Brief:
         keys = dice.sample(keys, dice.choice([2, 3, 3, 1]))
     allowed = {"category": tickets.CATEGORIES, "urgency": tickets.URGENCIES, "sentiment": tickets.MOODS}
     listed = " ".join(f"{key} is one of {_labels(dice, allowed[key])}." for key in keys)
-    text = (
-        _instruction(dice, "ticket_json", split).replace("{keys}", _keys(dice, keys)).replace("{labels_of}", listed)
-    )
+    text = _instruction(dice, "ticket_json", split)
     if "{labels_of}" not in text and dice.random() < 0.3:
-        text += " " + listed
+        text += " {labels_of}"
+    text = text.replace("{keys}", _keys(dice, keys)).replace("{labels_of}", listed)
 
     def draw() -> _Drawn:
         ticket = tickets.ticket(dice, split)

@@ -65,6 +65,8 @@ VADER = Source(
     "3bf1d243b98b1afad575b9f22bc2cb1e212b94ff89ca74f8a23a588d024ea311",
 )
 
+ALL = (GLOVE, WORDS, WORDNET, MINILM, DJANGO, VADER)
+
 
 def unpacked(source: Source, folder: Path) -> Path:
     """The folder with the unpacked archive, fetched first if it is not there. Raises SystemExit if it is another."""

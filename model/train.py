@@ -50,9 +50,9 @@ class Plan(NamedTuple):
     until: int | None = None  # Stop early, to go on later.
 
 
-def untrained(build: Path, seed: int, shape: Shape | None = None) -> tuple[Network, Tokenizer]:
+def untrained(build: Path, seed: int) -> tuple[Network, Tokenizer]:
     """The network as training begins, and its tokenizer."""
-    shape = shape or Shape()
+    shape = Shape()
     vocabulary = tokenizer.load(build / "tokenizer.json")
     lexicon = words.lexicon(build)
     torch.manual_seed(seed)

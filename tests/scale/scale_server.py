@@ -97,4 +97,4 @@ def left_alone(server: ServerProcess, data: Path, before: tuple[list[str], list[
     """There is again what there was before. A deleted batch's objects are removed after the answer, so it may take a
     moment."""
     with closing(WireClient(server.url)) as client:
-        asked_until(client, lambda: traces(server, data) == before, what=f"as before: {traces(server, data)}")
+        asked_until(client, lambda: traces(server, data) == before, what=f"left with no more than {before}")

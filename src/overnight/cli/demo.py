@@ -40,7 +40,6 @@ class Invoice(NamedTuple):
         return f"{self.department} | Rs {self.amount} | {self.description}"
 
 
-_SALE = "Sales ordered flight tickets from Blue Sky GmbH for Rs 2,85,000"
 INVOICES = (
     Invoice("INV-001", "IT - network cables - Rs 1,24,500", "IT", 124_500, "network cables"),
     Invoice(
@@ -51,7 +50,13 @@ INVOICES = (
         "cloud hosting",
     ),
     Invoice("INV-003", "Marketing - printer paper - Rs 640", "Marketing", 640, "printer paper"),
-    Invoice("INV-004", _SALE, "Sales", 285_000, "flight tickets"),
+    Invoice(
+        "INV-004",
+        "Sales ordered flight tickets from Blue Sky GmbH for Rs 2,85,000",
+        "Sales",
+        285_000,
+        "flight tickets",
+    ),
     Invoice("INV-005", "HR - team lunch - Rs 845", "HR", 845, "team lunch"),
 )
 TICKETS = {

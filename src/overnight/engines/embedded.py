@@ -37,7 +37,7 @@ from overnight.ports.entropy import Entropy
 from overnight.wire import problem
 
 IN_FLIGHT_MAX: Final = 4  # On CPU one to four slots gain 1.5x, more gain nothing and share fewer prefixes.
-CONTEXT_TOKENS: Final = 4096  # Per slot: prompt and answer. 42 MB in all for the tiny model.
+CONTEXT_TOKENS: Final = 4096  # Per slot: prompt and answer. 52 MB in all for the tiny model.
 OUTPUT_TOKENS_MAX: Final = 64_000  # The cap of most Claude models, so that what worked there is not refused here.
 
 _Trouble: TypeAlias = Refused | Busy | Broken
