@@ -22,7 +22,7 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 PIECES = 3_000  # Merges learnt from text, for what is no word of the lexicon.
-CAPITALISED = 4_000  # The most common words are known with a capital letter too.
+CAPITALISED = 10_000  # The most common words are known with a capital letter too.
 SPACE = "Ġ"  # How byte-level BPE writes a space.
 FUNCTION_WORDS = (
     "the of to and in for that is it with on as was at by from an be has are have but were not this who they had "
