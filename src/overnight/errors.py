@@ -13,6 +13,10 @@ OvernightError
 │   ├── EngineFailed        500 api_error (or 504 timeout_error)
 │   └── Overloaded          529 overloaded_error, `retry-after`
 ├── UsageError              the operator's fault: a setting or flag that cannot work; refuse to start
+│   └── JobError            … in a job file, a row of its source or a template of it
+├── NotSpent                a job stopped before it would have spent: budget, size, a first row that fails
+├── JobHeld                 another process works on this job
+├── ServerTrouble           a job's server refuses, or cannot be reached, for longer than we try
 └── StoreError              the world broke: disk full, damaged or foreign data directory
     ├── DirectoryInUse      a second server on one data directory
     ├── DirectoryTooNew     written by a newer version
@@ -133,6 +137,22 @@ class UpstreamRefused(ApiError):
 
 class UsageError(OvernightError):
     """A setting that cannot work. The message says which, where it came from, and what to do."""
+
+
+class JobError(UsageError):
+    """A job that cannot work as it is written, or a row that it cannot be applied to. Nothing was sent for it."""
+
+
+class NotSpent(OvernightError):
+    """A job stopped before it spent anything more: its budget, its sizes, or a first row that fails."""
+
+
+class JobHeld(OvernightError):
+    """Another process works on this job, or took it over while this one stood still."""
+
+
+class ServerTrouble(OvernightError):
+    """A job's server refuses or cannot be reached. What was written down is safe: run the job again."""
 
 
 class StoreError(OvernightError):

@@ -66,7 +66,34 @@ DRAIN_S_MAX: Final = 30.0  # SIGTERM to exit. In flight may finish for most of i
 UPKEEP_EVERY_MS: Final = 30_000  # Expiry of batches nobody works on, archive, removal of objects.
 UPKEEP_BATCHES_MAX: Final = 100  # Per pass, so that upkeep never holds the database for long.
 
+# --- Nightly jobs ---------------------------------------------------------------------------------------------------
+
+JOB_BATCH_REQUESTS: Final = 10_000  # Default; earlier partial results and less lost on trouble than 100,000 in one.
+JOB_BATCH_BYTES: Final = 256_000_000  # Default, of the body as it is sent; the API's 256 MB read the smaller way.
+JOB_SEGMENT_ROWS: Final = 1_000  # Rows that one transaction of the ledger writes; bounds memory, not speed.
+JOB_SEGMENT_BYTES: Final = 4 * MIB  # The same by size, for long documents.
+JOB_POLL_S: Final = 15.0  # First wait between looks at a batch; grows by half each time.
+JOB_POLL_S_MAX: Final = 300.0
+JOB_CREATE_ATTEMPTS_MAX: Final = 3  # Tries of one create that broke, 1 s and 2 s apart.
+JOB_LISTING_LAG_MS: Final = 120_000  # A batch that was made may be missing from a list this long.
+JOB_GONE_AFTER_MS: Final = 3_600_000  # A 404 for a batch is believed after an hour; single ones were seen to pass.
+JOB_LOCK_TTL_MS: Final = 60_000  # A job whose process vanished on another machine is free after this.
+JOB_LOCK_RENEW_S: Final = 15.0  # Three renewals may fail before the lock runs out.
+JOB_PREFLIGHT_ROWS: Final = 100  # From here on a changed job asks its first row in real time before the rest.
+JOB_DOCUMENT_BYTES_MAX: Final = 32 * MIB  # Encoded; what POST /v1/messages takes as a whole.
+JOB_HTTP_READ_S: Final = 600.0  # One answer, an upload of 256 MB included; the SDKs' own default.
+JOB_HTTP_CONNECT_S: Final = 10.0
+JOB_READ_ROWS: Final = 1_000  # Rows of a source that are in memory at once.
+JOB_LINE_BYTES_MAX: Final = 64 * MIB  # A line of a JSONL source: a request of 32 MiB, escaped at its worst.
+JOB_PROMPT_CHARACTERS_MAX: Final = 32 * MIB  # What one template may make; a body of POST /v1/messages has 32 MiB.
+JOB_NAMED_MAX: Final = 20  # Failed rows, or batches, that a report names one by one: a screenful.
+JOB_ERROR_CHARACTERS_MAX: Final = 300  # Of one error in a report: some lines; servers quote whole requests.
+JOB_MAIL_CHARACTERS_MAX: Final = 2 * MIB  # Of one mail, about 3 MB as base64; many servers refuse 10 MB.
+JOB_PANEL_BATCHES_MAX: Final = 10  # Lines for batches in the panel; a terminal has 24.
+
 assert LEASE_RENEW_MS * 2 + LEASE_TRUST_MARGIN_MS < LEASE_TTL_MS
 assert INLINE_BYTES_MAX < SEGMENT_BYTES_MAX
 assert BATCH_BODY_BYTES_MAX <= UPLOADS_BYTES_MAX
+assert JOB_LOCK_RENEW_S * 3_000 < JOB_LOCK_TTL_MS
+assert JOB_BATCH_BYTES < BATCH_BODY_BYTES_MAX
 assert CANCEL_GRACE_MS < DRAIN_S_MAX * 1000

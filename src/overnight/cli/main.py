@@ -1,35 +1,59 @@
 """`overnight`: the command, its subcommands, and what each kind of failure exits with.
 
-Exit codes: 0 done; 1 some requests failed; 2 usage; 3 the server cannot be reached; 4 the data directory is damaged,
-in use, or of a newer version.
+Exit codes of a server: 0 done; 2 usage; 4 the data directory is damaged, in use, or of a newer version. Those of jobs
+are in `joboptions`.
 """
 
+import importlib
 import sys
 
 import click
 
 from overnight import __version__
-from overnight.cli.config import config
-from overnight.cli.demo import demo
-from overnight.cli.serve import serve
 from overnight.errors import StoreError, UsageError
 
+_COMMANDS = {
+    "serve": "overnight.cli.serve",
+    "demo": "overnight.cli.demo",
+    "config": "overnight.cli.config",
+    "run": "overnight.cli.run",
+    "submit": "overnight.cli.submit",
+    "collect": "overnight.cli.collect",
+    "watch": "overnight.cli.watch",
+    "status": "overnight.cli.status",
+    "results": "overnight.cli.results",
+    "estimate": "overnight.cli.estimate",
+    "cancel": "overnight.cli.cancel",
+    "init": "overnight.cli.init",
+}
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for: a server does not load what jobs need, and the other way round."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        found = getattr(importlib.import_module(_COMMANDS[name]), name)
+        assert isinstance(found, click.Command)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="overnight")
 def cli() -> None:
-    """The Message Batches API on your own machines.
+    """The Message Batches API on your own machines, and jobs that run every night.
 
     \b
     overnight demo                          see a batch go through, in a minute
     overnight serve                         start a server; then point an SDK at it by base_url
     overnight serve --engine http://127.0.0.1:8000    … that asks your vLLM server
+    overnight init tickets                  write a job file: rows of a database, a prompt, where answers go
+    overnight run tickets.toml              do it; the same command goes on after a crash
     """
-
-
-cli.add_command(serve)
-cli.add_command(demo)
-cli.add_command(config)
 
 
 def main() -> None:

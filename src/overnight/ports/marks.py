@@ -1,4 +1,4 @@
-"""Named points of the way of a batch that tests can wait for, or stop the process at.
+"""Named points of the way of a batch, and of a nightly job, that tests can wait for, or stop the process at.
 
 A mark is a no-op in production. `tests/crash` runs the real process with marks that kill it, and proves
 that whatever happens between two marks, nothing acknowledged is lost (ARCHITECTURE.md, "What a crash can do").
@@ -18,6 +18,19 @@ MARKS: Final = (
     "seal.committed",
     "cancel.committed",
     "delete.committed",
+    "job.segment-planned",
+    "job.planned",
+    "job.intended",
+    "job.posted",
+    "job.submitted",
+    "job.ended",
+    "job.part-applied",
+    "job.collected",
+    "job.sunk",
+    "job.written",
+    "job.notice-intended",
+    "job.notice-sent",
+    "job.reported",
 )
 
 

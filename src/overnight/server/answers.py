@@ -11,7 +11,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from overnight import ids, limits
+from overnight import __version__, ids, limits
 from overnight.errors import ApiError, DiskFull, MethodNotAllowed, NotFound, StoreError
 from overnight.ports.entropy import Entropy
 from overnight.wire import problem
@@ -126,7 +126,10 @@ HANDLERS = {
 
 
 class RequestIds:
-    """Gives every request an id, in its scope and in the `request-id` header of its answer, whatever that is."""
+    """Gives every request an id, in its scope and in the `request-id` header of its answer, whatever that is.
+
+    `overnight-version` beside it tells a client that `Idempotency-Key` is honoured here.
+    """
 
     def __init__(self, app: ASGIApp, *, entropy: Entropy) -> None:
         self._app, self._entropy = app, entropy
@@ -141,7 +144,7 @@ class RequestIds:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                extra = {"request-id": request_id, **state.get("limit_headers", {})}
+                extra = {"request-id": request_id, "overnight-version": __version__, **state.get("limit_headers", {})}
                 if "workspace" in state:
                     extra["anthropic-workspace-id"] = state["workspace"]
                 message["headers"] = [

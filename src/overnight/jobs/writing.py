@@ -1,0 +1,89 @@
+"""Answers out of the ledger into the sink: each once, or again without effect if a crash came in between."""
+
+from collections.abc import Iterator
+
+from overnight.jobs import runs
+from overnight.jobs.job import Job
+from overnight.jobs.ledger import Ledger
+from overnight.jobs.outfile import FileSink
+from overnight.jobs.row import Answer
+from overnight.jobs.sink import Sink, SqlSink
+from overnight.jobs.work import Columns, Work
+
+_PAGE = 1_000
+
+
+def sink_of(work: Work) -> Sink | None:
+    """The sink that takes answers one by one, if the job has such. JobError where its statement cannot work."""
+    job = work.job
+    if job.settings.sink.sql:
+        return SqlSink(job.settings.sink, home=job.home, environment=work.environment)
+    return None
+
+
+def write(work: Work, run_id: str, sink: Sink | None, *, is_final: bool) -> int:
+    """Give the sink what it has not got; how many. Failed rows are only written when they will not be asked again.
+
+    ServerTrouble if the database is away: nothing is lost, the same call goes on.
+    """
+    total, after = 0, -1
+    while True:
+        with work.begin() as connection:
+            page = runs.page_of_answers(
+                connection, run_id, after=after, unwritten=True, succeeded_only=not is_final, limit=_PAGE
+            )
+            if page and work.job.write is not None:
+                page = [
+                    (
+                        position,
+                        segment,
+                        answer._replace(columns=work.columns.of(connection, run_id, segment, position)),
+                    )
+                    for position, segment, answer in page
+                ]
+        if not page:
+            return total
+        answers = [with_failure(answer, work.job.settings.output.on_failure) for _, _, answer in page]
+        if work.job.write is not None:
+            for answer in answers:
+                work.job.write(answer)
+        if sink is not None:
+            sink.write(answers, work.instant)
+        work.reach("job.sunk")
+        with work.begin() as connection:
+            runs.mark_written(connection, run_id, [position for position, _, _ in page])
+        work.reach("job.written")
+        total += len(page)
+        after = page[-1][0]
+
+
+def write_file(work: Work, run_id: str) -> None:
+    """Write the file of a job that has one: whole, with every row of the run."""
+    if work.job.settings.sink.file:
+        FileSink(work.job.home / work.job.settings.sink.file).write_whole(all_answers(work, run_id))
+
+
+def all_answers(work: Work, run_id: str) -> Iterator[Answer]:
+    """As `answers_of`, of the job at work."""
+    return answers_of(work.job, work.ledger, run_id)
+
+
+def answers_of(job: Job, ledger: Ledger, run_id: str) -> Iterator[Answer]:
+    """Every row of a run in the order of its source. Opens a transaction for each page, and holds none between."""
+    after, columns = -1, Columns()
+    while True:
+        with ledger.begin() as connection:
+            page = runs.page_of_answers(connection, run_id, after=after, limit=_PAGE)
+            answers = [
+                answer._replace(columns=columns.of(connection, run_id, segment, position))
+                for position, segment, answer in page
+            ]
+        if not page:
+            return
+        after = page[-1][0]
+        yield from (with_failure(answer, job.settings.output.on_failure) for answer in answers)
+
+
+def with_failure(answer: Answer, word: str) -> Answer:
+    """The answer, with `word` ([output] on_failure) in the place of a value that is not there."""
+    return answer._replace(fields={"value": word}) if word and answer.state != "succeeded" else answer
