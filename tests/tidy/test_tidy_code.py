@@ -14,7 +14,7 @@ FUNCTION_LINES_MAX = 60
 # Where the world outside may be touched directly: by whole path, or by folder with a slash at its end.
 MAY_READ_TIME = ("src/overnight/ports/clock.py", "src/overnight/cli/", "src/overnight/testing/")
 MAY_ROLL_DICE = ("src/overnight/ports/entropy.py", "src/overnight/testing/")  # Tests bring a seed.
-MAY_READ_ENVIRONMENT = ("src/overnight/cli/", "src/overnight/server/build.py", "src/overnight/testing/")
+MAY_READ_ENVIRONMENT = ("src/overnight/cli/", "src/overnight/jobs/api.py", "src/overnight/server/build.py", "src/overnight/testing/")
 MAY_CATCH_EVERYTHING = {
     "src/overnight/runner/pool.py": 1,  # A bug in an engine costs one request.
     "src/overnight/store/committer.py": 1,  # A bug in one operation costs its caller, not the thread of all.
@@ -25,7 +25,7 @@ MAY_SLEEP = ("tests/sim/", "tests/tidy/", "tests/unit/runner/")  # The simulator
 TIME = re.compile(
     r"time\.(time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|sleep)$|datetime\.datetime\.(now|utcnow|today)$"
 )
-DICE = re.compile(r"(random|secrets|uuid)\.\w+$|os\.urandom$")
+DICE = re.compile(r"(random|secrets|uuid)\.(?!UUID\b)\w+$|os\.urandom$")
 ENVIRONMENT = re.compile(r"os\.(environ|getenv|putenv)\b")
 SLEEP = re.compile(r"(asyncio|time|anyio)\.sleep$")
 

@@ -39,6 +39,12 @@ def balance(work: Work, run_id: str) -> None:
         )
 
 
+def cost_usd(work: Work, run_id: str) -> Decimal | None:
+    """What a run has cost until now; None if nobody knows the price."""
+    with work.begin() as connection:
+        return budget.cost_so_far(connection, run_id, budget.rate(work)).batch
+
+
 def summary(work: Work, run_id: str) -> Summary:
     """As `summary_of`, of the job at work."""
     return summary_of(work.job, work.ledger, run_id)
@@ -76,7 +82,7 @@ def lines(work: Work, run_id: str) -> Iterator[str]:
 
 
 def notify_all(work: Work, run_id: str) -> None:
-    """Tell everybody who has not been told. ServerTrouble if a message was refused: the run is reported again later.
+    """Tell everybody who has not been told. ServerTrouble if an address refused: the same call tries it again.
 
     The intent to send is written first: if the process ends in between, nobody knows whether the message went out,
     and it is not sent twice.
@@ -88,25 +94,29 @@ def notify_all(work: Work, run_id: str) -> None:
         work.job.settings.report,
     )
     with work.begin() as connection:
-        sent = {
-            row.block: row.status for row in connection.execute(select(notices).where(notices.c.run_id == run_id))
-        }
+        rows = connection.execute(select(notices).where(notices.c.run_id == run_id))
+        known = {(row.block, row.address): row.status for row in rows}
     troubles = []
     for message in found:
-        if sent.get(message.block) == "sending":
-            work.tell("note", run_id, text=f"it is not known whether message {message.block + 1} was delivered")
-        elif message.block not in sent and (trouble := _sent_once(work, run_id, message)):
-            troubles.append(trouble)
+        for at, url in enumerate(message.urls):
+            status = known.get((message.block, at))
+            if status == "sending":
+                what = f"message {message.block + 1} to address {at + 1}"
+                work.tell("note", run_id, text=f"nobody knows whether {what} was delivered; it is not sent again")
+            elif status is None and (trouble := _sent_once(work, run_id, at, message._replace(urls=(url,)))):
+                troubles.append(trouble)
     if troubles:
         raise ServerTrouble("; ".join(troubles))
 
 
-def _sent_once(work: Work, run_id: str, message: Message) -> str:
+def _sent_once(work: Work, run_id: str, address: int, message: Message) -> str:
     """Send one message; what went wrong, if something did."""
-    mine = (notices.c.run_id == run_id) & (notices.c.block == message.block)
+    mine = (notices.c.run_id == run_id) & (notices.c.block == message.block) & (notices.c.address == address)
     with work.begin() as connection:
         connection.execute(
-            insert(notices).values(run_id=run_id, block=message.block, status="sending", at=work.instant)
+            insert(notices).values(
+                run_id=run_id, block=message.block, address=address, status="sending", at=work.instant
+            )
         )
     work.reach("job.notice-intended")
     try:

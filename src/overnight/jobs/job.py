@@ -76,6 +76,12 @@ class Job:
         return islice(found, self.rows_max)
 
     @property
+    def field_names(self) -> list[str]:
+        """What an answer has: `value`, or the fields of its shape, and the derived columns."""
+        properties = self.shape.schema.get("properties") if self.shape else None
+        return [*(properties if isinstance(properties, dict) and properties else ["value"]), *self.settings.derive]
+
+    @property
     def has_database_sink(self) -> bool:
         """Whether answers leave the source of a next run, so that what is written is done."""
         return bool(self.settings.sink.sql)

@@ -14,7 +14,7 @@ from overnight.jobs.deadline import instant_before
 from overnight.jobs.look import look, next_wait_s
 from overnight.jobs.plan import Planned, Planner
 from overnight.jobs.send import send
-from overnight.jobs.sink import Sink
+from overnight.jobs.sink import Sink, SqlSink
 from overnight.jobs.work import Work
 from overnight.wire.batch import rfc3339
 
@@ -36,7 +36,6 @@ class Night:
     _sink: Sink | None = field(init=False)
 
     def __post_init__(self) -> None:
-        self.work.job.check()
         self._sink = writing.sink_of(self.work)
 
     def unfinished(self) -> list[str]:
@@ -92,7 +91,10 @@ class Night:
             anew=self.anew,
         )
         planned = planner.plan(
-            work.job.source_rows(work.environment), endpoint=work.server.address.base_url, reach=work.reach
+            work.job.source_rows(work.environment),
+            endpoint=work.server.address.base_url,
+            reach=work.reach,
+            check=self._check_sink,
         )
         self._tell_planned(planned, is_quiet=is_quiet)
         if planned.rows == 0:
@@ -100,6 +102,11 @@ class Night:
         work.reach("job.planned")
         self._first_row(run_id, planned)
         return run_id
+
+    def _check_sink(self, columns: Iterable[str]) -> None:
+        """A statement that names what no answer has is found before anything is spent."""
+        if isinstance(self._sink, SqlSink):
+            self._sink = writing.sink_of(self.work, columns)
 
     def _tell_planned(self, planned: Planned, *, is_quiet: bool) -> None:
         """`is_quiet`: there was something to do in an earlier run, so that nothing new is no news."""
@@ -135,7 +142,7 @@ class Night:
                 )
 
     def send(self, run_id: str) -> int:
-        """Everything that is planned; how many rows are on their way."""
+        """Everything that is planned; how many rows are on their way, those that wait for another's answer too."""
         work = self.work
         budget = Budget(work, run_id, work.job.settings.limits.budget_usd)
         with work.begin() as connection:
@@ -154,7 +161,8 @@ class Night:
                     continue
             queue[:0] = send(work, batch_job)
         with work.begin() as connection:
-            return runs.counts(connection, run_id)["submitted"]
+            counts = runs.counts(connection, run_id)
+        return counts["submitted"] + counts["planned"]
 
     def finish(self, run_id: str, waiting: Waiting) -> bool:
         """Go on with a run until it has ended and everybody is told; False if time is up before that."""
@@ -230,3 +238,4 @@ class Night:
         for batch in ended:
             collect(self.work, batch.id)
             self._take_answers(run_id, is_final=False)
+            self.work.tell("cost", run_id, usd=closing.cost_usd(self.work, run_id))

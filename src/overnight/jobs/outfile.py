@@ -53,7 +53,7 @@ class FileSink:
                 _sync(self._path.parent)
             finally:
                 self._spool.unlink(missing_ok=True)
-                pass
+                self._part.unlink(missing_ok=True)
         return count
 
 

@@ -4,7 +4,7 @@ A row that an unfinished run has, that failed for good before, or whose answer i
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,6 +25,10 @@ from overnight.jobs.tables import runs as runs_table
 
 encode = msgspec.json.Encoder().encode
 _DIGEST_BYTES = 16
+
+
+Reach = Callable[[str], None]
+Check = Callable[[Iterable[str]], None]
 
 
 class Planned(NamedTuple):
@@ -70,8 +74,11 @@ class Planner:
         self._chunk: _Chunk | None = None
         self._chunks = 0
 
-    def plan(self, rows: Iterable[Row], *, endpoint: str, reach: Any) -> Planned:
-        """Write the run down, open. JobError, and no run, if a row cannot be rendered or two have one key."""
+    def plan(self, rows: Iterable[Row], *, endpoint: str, reach: Reach, check: Check) -> Planned:
+        """Write the run down, open. JobError, and no run, if a row cannot be rendered or two have one key.
+
+        `check` gets the columns of the first row.
+        """
         with self.ledger.begin() as connection:
             self._in_flight = runs.keys_in_flight(connection, self.job.settings.name, self.run_id)
             connection.execute(
@@ -86,7 +93,7 @@ class Planner:
                 )
             )
         try:
-            for segment in self._segments_of(rows):
+            for segment in self._segments_of(rows, check):
                 self._add(segment)
                 reach("job.segment-planned")
             self._unique.check()
@@ -114,9 +121,11 @@ class Planner:
                 )
         return planned
 
-    def _segments_of(self, rows: Iterable[Row]) -> Iterator[list[_Pending]]:
+    def _segments_of(self, rows: Iterable[Row], check: Check) -> Iterator[list[_Pending]]:
         segment, size = list[_Pending](), 0
-        for row in rows:
+        for number, row in enumerate(rows):
+            if number == 0:
+                check(row.columns)
             rendered = self.job.renderer(row)
             self._unique.add(row.key, rendered.custom_id)
             if encode(row.key).decode() in self._in_flight:

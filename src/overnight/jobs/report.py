@@ -78,7 +78,7 @@ def _rows(line: RowLine, answers: Iterable[Answer], characters_max: int | None) 
         text = "" if left_out else printable(line.render(answer.names))
         if room is not None:
             room -= len(text)
-        if left_out or (room is not None and room < 0):
+        if room is not None and room < 0:
             left_out += 1
         else:
             shown += 1

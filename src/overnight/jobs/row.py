@@ -46,5 +46,5 @@ class Answer(NamedTuple):
     @property
     def names(self) -> dict[str, Any]:
         """Everything that templates and expressions may name; an answer hides a column of the same name."""
-        own = {"key": self.key, "id": self.custom_id, "state": self.state, "error": self.error}
+        own = {"key": self.key, "custom_id": self.custom_id, "state": self.state, "error": self.error}
         return {**self.columns, **self.fields, **own}

@@ -333,3 +333,10 @@ def open_runs(connection: Connection, job: str) -> list[str]:
     """Runs of a job that have batches to wait for, oldest first."""
     waiting = (runs.c.job == job) & (runs.c.status == "open")
     return list(connection.execute(select(runs.c.id).where(waiting).order_by(runs.c.created_at)).scalars())
+
+
+def refuse(connection: Connection, run_id: str, position: int, error: str) -> None:
+    """The sink never takes this answer: the row is invalid, and is not asked again."""
+    mine = (items.c.run_id == run_id) & (items.c.position == position)
+    values = {"state": "invalid", "error": error, "error_type": "sink", "fields": "", "is_explained": 1}
+    connection.execute(update(items).where(mine).values(**values))

@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 
 from overnight.errors import StoreError
 from overnight.jobs import ledger as ledgers
-from overnight.jobs import runs
+from overnight.jobs import notify, runs
 from overnight.jobs.deadline import instant_before
 from overnight.jobs.endpoint import address
 from overnight.jobs.job import Job
@@ -51,6 +51,7 @@ def night_of(
     `on_work` gets what a signal handler needs to stop it.
     """
     job.check()
+    notify.check(job.settings.notify, job.settings.report, environment)
     with (
         ledger_of(job, environment) as ledger,
         Server(address(job.settings.endpoint, environment=environment)) as server,

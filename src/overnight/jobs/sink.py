@@ -14,7 +14,7 @@ from overnight.jobs.database import Database
 from overnight.jobs.row import Answer
 
 WHERE = "[sink]"
-ALWAYS = frozenset({"key", "id", "state", "error", "now"})
+ALWAYS = frozenset({"key", "custom_id", "state", "error", "now"})
 INTEGER_END = 2**63  # The first that SQLite and a bigint cannot hold.
 
 

@@ -121,6 +121,7 @@ notices = Table(  # What was sent to whom. Written before it is sent: a message 
     metadata,
     Column("run_id", String(40), primary_key=True),
     Column("block", Integer, primary_key=True),
+    Column("address", Integer, primary_key=True),  # Which of its urls.
     Column("status", String(8), nullable=False),  # sending, sent
     Column("at", String(32), nullable=False),
 )

@@ -103,7 +103,7 @@ class RowLine(Template):
         `error`, such a row is "<id>: Failed - <error>".
         """
         if names["state"] in FAILED and not self.names & {"state", "error"}:
-            return f"{names['id'] or names['key']}: Failed - {names['error'] or names['state']}"
+            return f"{names['custom_id'] or names['key']}: Failed - {names['error'] or names['state']}"
         return super().render(names)
 
 

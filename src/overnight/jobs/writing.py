@@ -1,24 +1,29 @@
 """Answers out of the ledger into the sink: each once, or again without effect if a crash came in between."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+from overnight.errors import JobError
 from overnight.jobs import runs
 from overnight.jobs.job import Job
 from overnight.jobs.ledger import Ledger
 from overnight.jobs.outfile import FileSink
-from overnight.jobs.row import Answer
+from overnight.jobs.row import Answer, Key
 from overnight.jobs.sink import Sink, SqlSink
 from overnight.jobs.work import Columns, Work
 
 _PAGE = 1_000
 
 
-def sink_of(work: Work) -> Sink | None:
-    """The sink that takes answers one by one, if the job has such. JobError where its statement cannot work."""
+def sink_of(work: Work, columns: Iterable[str] = ()) -> Sink | None:
+    """The sink that takes answers one by one, if the job has such.
+
+    `columns` of the source, once they are known: a statement that names something else is then a JobError.
+    """
     job = work.job
-    if job.settings.sink.sql:
-        return SqlSink(job.settings.sink, home=job.home, environment=work.environment)
-    return None
+    if not job.settings.sink.sql:
+        return None
+    names = {*job.field_names, *columns} if columns else ()
+    return SqlSink(job.settings.sink, home=job.home, environment=work.environment, names=names)
 
 
 def write(work: Work, run_id: str, sink: Sink | None, *, is_final: bool) -> int:
@@ -32,29 +37,43 @@ def write(work: Work, run_id: str, sink: Sink | None, *, is_final: bool) -> int:
             page = runs.page_of_answers(
                 connection, run_id, after=after, unwritten=True, succeeded_only=not is_final, limit=_PAGE
             )
-            if page and work.job.write is not None:
-                page = [
-                    (
-                        position,
-                        segment,
-                        answer._replace(columns=work.columns.of(connection, run_id, segment, position)),
-                    )
-                    for position, segment, answer in page
-                ]
+            answers = [
+                with_failure(
+                    answer._replace(columns=work.columns.of(connection, run_id, segment, position)),
+                    work.job.settings.output.on_failure,
+                )
+                for position, segment, answer in page
+            ]
         if not page:
             return total
-        answers = [with_failure(answer, work.job.settings.output.on_failure) for _, _, answer in page]
         if work.job.write is not None:
             for answer in answers:
                 work.job.write(answer)
-        if sink is not None:
-            sink.write(answers, work.instant)
+        refused = {} if sink is None else _sunk(sink, answers, work.instant)
         work.reach("job.sunk")
         with work.begin() as connection:
-            runs.mark_written(connection, run_id, [position for position, _, _ in page])
+            runs.mark_written(connection, run_id, [p for p, _, answer in page if answer.key not in refused])
+            for position, _, answer in page:
+                if answer.key in refused:
+                    runs.refuse(connection, run_id, position, refused[answer.key])
         work.reach("job.written")
         total += len(page)
         after = page[-1][0]
+
+
+def _sunk(sink: Sink, answers: list[Answer], now: str) -> dict[Key, str]:
+    """Write a page; rows that the database refuses, and why: they fail alone, and keep nothing else from it."""
+    try:
+        sink.write(answers, now)
+    except JobError:
+        refused = {}
+        for answer in answers:
+            try:
+                sink.write([answer], now)
+            except JobError as error:
+                refused[answer.key] = str(error)
+        return refused
+    return {}
 
 
 def write_file(work: Work, run_id: str) -> None:

@@ -117,6 +117,10 @@ def test_a_body_may_name_the_run_its_answers_and_the_report() -> None:
     ("values", "complaint"),
     [
         ({"title": "{{ jbo }}"}, r"\[\[notify\]\] 1 title: there is no name 'jbo'; .*; did you mean 'job'\?"),
+        (
+            {"body": "{{ anwsers }}"},
+            r"\[\[notify\]\] 1 body: there is no name 'anwsers'; .*; did you mean 'answers'\?",
+        ),
         ({"body": "{{ rows"}, r"\[\[notify\]\] 1 body: line 1: "),
         ({"rows": "flag >"}, r"\[\[notify\]\] 1 rows: "),
         ({"rows": "flga"}, r"\[\[notify\]\] 1 rows: there is no column 'flga'; .*; did you mean 'flag'\?"),
@@ -160,8 +164,9 @@ def test_a_wrong_template_is_found_in_the_evening() -> None:
     notify.check([block()], LINE, {})
     with pytest.raises(JobError, match=r"\[report\] line: line 1"):
         notify.check([], Report(line="{{"), {})
-    with pytest.raises(JobError, match=r"\[\[notify\]\] 2 title"):
-        notify.check([block(), block(title="{{ x }}")], Report(), {})
+    for part in ("title", "body"):
+        with pytest.raises(JobError, match=rf"\[\[notify\]\] 2 {part}: there is no name 'x'"):
+            notify.check([block(), block(**{part: "{{ x }}"})], Report(), {})
 
 
 def test_without_apprise_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,9 +203,10 @@ def test_a_refusal_names_scheme_host_and_reason_and_no_secret(
 
 def test_what_a_service_says_is_searched_for_secrets() -> None:
     urls = ["tgram://123456789:abcdefg_hijklmnop/12315544/", "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/"]
-    telegram, slack = notify._services(0, urls, {})
+    telegram, slack, own = notify._services(0, [*urls, "json://bob:p%40ss%2Fword@example.org"], {})
     assert telegram.shown == "tgram://1...p"
     assert slack.shown == "slack://T...2"
     assert telegram.without_secrets("POST /bot123456789:abcdefg_hijklmnop/send") == "POST /bot***:***/send"
     said = "POST https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ refused"
     assert slack.without_secrets(said) == "POST https://hooks.slack.com/services/***/***/*** refused"
+    assert own.without_secrets("at example.org: p@ss/word p%40ss%2Fword") == "at example.org: *** ***"

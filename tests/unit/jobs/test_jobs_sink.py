@@ -90,7 +90,7 @@ def test_every_value_can_be_bound(home: Path, value: Any, stored: str | None) ->
 
 
 def test_columns_of_the_source_and_derived_ones_can_be_named(home: Path) -> None:
-    sql = "update tickets set category = :subject || :flag || :id, trouble = ' \\:x 12:30' where id = :key"
+    sql = "update tickets set category = :subject || :flag || :custom_id, trouble = ' \\:x 12:30' where id = :key"
     answer = good(2, flag=True)._replace(custom_id="t-2")
     assert sink(home, sql=sql).write([answer], NOW) == 1
     assert table(home)[1] == ("s21t-2", None, " :x 12:30")

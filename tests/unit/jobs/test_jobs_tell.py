@@ -17,15 +17,16 @@ LOOK = {"id": ID, "status": "in_progress", **COUNTS, "first": False}
 ENDED = {**LOOK, "status": "ended", "processing": 0, "succeeded": 4, "errored": 1, "done": 5}
 END = {name: fact for name, fact in ENDED.items() if name not in ("status", "first")}
 BATCH = Event("batch", {"id": ID, "requests": 3, "attempt": 1})
-ROW = {"key": 1, "id": "req-001", "state": "succeeded", "error": "", "value": "Paris"}
-FAILED = {"key": 1, "id": "req-001", "state": "expired", "error": "expired"}
+ROW = {"key": 1, "custom_id": "req-001", "state": "succeeded", "error": "", "value": "Paris"}
+FAILED = {"key": 1, "custom_id": "req-001", "state": "expired", "error": "expired"}
 STATUS_OF_000 = {"first_status": "Status: {{ status }}"}
-PER_ROW = {"row": "{{ id }}: {{ value }}"}
+PER_ROW = {"row": "{{ custom_id }}: {{ value }}"}
 
 
 def printed(event: Event, noun: str = "rows", **lines: str) -> str:
     out: list[str] = []
     tell.plain(Lines(**lines), noun, out.append)(event)
+    assert all(out)
     return "\n".join(out)
 
 
@@ -103,9 +104,9 @@ def printed(event: Event, noun: str = "rows", **lines: str) -> str:
             id="002-09 the end",
         ),
         pytest.param(
-            Event("row", {**ROW, "id": "ticket-001", "category": "bug", "hours": 4}),
+            Event("row", {**ROW, "custom_id": "ticket-001", "category": "bug", "hours": 4}),
             "",
-            {"row": "\n{{ id }}: {{ {'category': category, 'hours': hours} | tojson }}"},
+            {"row": "\n{{ custom_id }}: {{ {'category': category, 'hours': hours} | tojson }}"},
             '\nticket-001: {"category": "bug", "hours": 4}',
             id="002-13",
         ),

@@ -163,17 +163,17 @@ def test_an_expression_knows_its_names() -> None:
 
 # --- lines for rows -----------------------------------------------------------------------------------------------
 
-FAILED = {"key": 1, "id": "req-001", "state": "expired", "error": "not done in 24 h"}
+FAILED = {"key": 1, "custom_id": "req-001", "state": "expired", "error": "not done in 24 h"}
 
 
 @pytest.mark.parametrize(
     ("text", "names", "line"),
     [
-        pytest.param("{{ id }}: {{ value }}", {**FAILED, "state": "succeeded", "value": "ok"}, "req-001: ok"),
-        pytest.param("{{ id }}: {{ value }}", FAILED, "req-001: Failed - not done in 24 h"),
-        pytest.param("{{ id }}: {{ value }}", {**FAILED, "error": ""}, "req-001: Failed - expired"),
-        pytest.param("{{ id }}: {{ value }}", {**FAILED, "id": ""}, "1: Failed - not done in 24 h"),
-        pytest.param("{{ id }} {{ state }}", FAILED, "req-001 expired"),
+        pytest.param("{{ custom_id }}: {{ value }}", {**FAILED, "state": "succeeded", "value": "ok"}, "req-001: ok"),
+        pytest.param("{{ custom_id }}: {{ value }}", FAILED, "req-001: Failed - not done in 24 h"),
+        pytest.param("{{ custom_id }}: {{ value }}", {**FAILED, "error": ""}, "req-001: Failed - expired"),
+        pytest.param("{{ custom_id }}: {{ value }}", {**FAILED, "custom_id": ""}, "1: Failed - not done in 24 h"),
+        pytest.param("{{ custom_id }} {{ state }}", FAILED, "req-001 expired"),
         pytest.param("{% if error %}({{ error }}){% endif %}", FAILED, "(not done in 24 h)"),
     ],
 )
