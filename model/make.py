@@ -46,7 +46,7 @@ def vocabulary(build: Path) -> None:
 
 
 @main.command(name="train")
-@click.option("--steps", default=3_400, show_default=True, help="Of the whole schedule.")
+@click.option("--steps", default=3_500, show_default=True, help="Of the whole schedule.")
 @click.option("--until", type=int, help="Stop at this step; the same command without it goes on.")
 @click.option("--tokens", default=1_280, show_default=True, help="A quarter of what a worker reads in a step.")
 @click.option("--workers", default=2, show_default=True, help="Processes with one thread each.")

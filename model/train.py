@@ -36,6 +36,7 @@ _MUON_RATE = 0.01
 _ADAM_RATE = 3e-3
 _EVERY = 50  # Steps between lines of the log.
 _CHECKPOINT_EVERY = 250
+_VALIDATE_EVERY = 1_000  # The other worker waits meanwhile.
 
 
 class Plan(NamedTuple):
@@ -140,7 +141,7 @@ def _work(rank: int, plan: Plan) -> None:
             log.write(step)
         if step % _CHECKPOINT_EVERY == 0 or step == (plan.until or plan.steps):
             _save(plan, rank, step, net, optimizers, feeds)
-            if rank == 0:
+            if rank == 0 and step % _VALIDATE_EVERY == 0:
                 log.validate(step, net)
     if plan.workers > 1:
         dist.destroy_process_group()

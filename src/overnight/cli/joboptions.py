@@ -111,6 +111,7 @@ def working(file: Path, manner: Manner, *, anew: bool = False, adopted: str = ""
     """
     job = loaded(file, **changes)
     pause, works = SystemPause(), list[Work]()
+    world = click.get_current_context().find_object(World) or World()
 
     def stop(_number: int, _frame: object) -> None:
         for work in works:
@@ -126,7 +127,7 @@ def working(file: Path, manner: Manner, *, anew: bool = False, adopted: str = ""
                 job,
                 environment=os.environ,
                 listener=listener,
-                world=World(pause=pause),
+                world=replace(world, pause=pause),
                 anew=anew,
                 adopted=adopted,
                 on_work=works.append,

@@ -6,11 +6,15 @@ are in `joboptions`.
 
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from overnight import __version__
 from overnight.errors import StoreError, UsageError
+
+if TYPE_CHECKING:
+    from overnight.ports.world import World
 
 _COMMANDS = {
     "serve": "overnight.cli.serve",
@@ -56,12 +60,15 @@ def cli() -> None:
     """
 
 
-def main() -> None:
-    """Run the command; our own errors become one line on stderr, not a traceback."""
+def main(world: "World | None" = None) -> None:
+    """Run the command; our own errors become one line on stderr, not a traceback.
+
+    `world`: what jobs have instead of the real one, in tests.
+    """
     if not __debug__:
         sys.exit("overnight: refuses to run under python -O: its invariants are asserted")
     try:
-        cli(standalone_mode=False)
+        cli(standalone_mode=False, obj=world)
     except click.exceptions.Abort:
         sys.exit(130)
     except click.ClickException as error:

@@ -23,14 +23,18 @@ def next_of(item: Row[Any], *, attempts_max: int) -> Next:
     return after(attempt, attempts_max=attempts_max)
 
 
-def plan_again(work: Work, run_id: str) -> int:
-    """Batches for everything that may be asked again; how many rows. Their earlier answers' tokens stay counted."""
+def plan_again(work: Work, run_id: str, *, unpaid: bool = False) -> int:
+    """Batches for everything that may be asked again; how many rows. Their earlier answers' tokens stay counted.
+
+    `unpaid`: instead, for what waits for credit.
+    """
     settings = work.job.settings
+    wanted_now = ("paused",) if unpaid else ("again", "more_room", "explained")
     with work.begin() as connection:
         wanted = [
             (item, what)
             for item in runs.failures(connection, run_id)
-            if (what := next_of(item, attempts_max=settings.limits.attempts)) not in ("final", "paused")
+            if (what := next_of(item, attempts_max=settings.limits.attempts)) in wanted_now
         ]
         if not wanted:
             return 0

@@ -21,9 +21,9 @@ _DOWNLOADS_MAX = 5  # Tries in a row that bring nothing new, 2, 4, 8 and 16 s ap
 
 
 class Tally(NamedTuple):
-    """What a download brought: rows that got a state, results of unknown ids, and results that came twice."""
+    """What a download brought: results of rows of ours, results of unknown ids, and results that came twice."""
 
-    applied: int = 0
+    named: int = 0
     unknown: int = 0
     repeated: int = 0
 
@@ -51,8 +51,7 @@ def _download(work: Work, batch: Row[Any]) -> Tally:
     with work.begin() as connection:
         connection.execute(delete(answers).where(answers.c.batch_job == batch.id))
         open_items = {item.custom_id: item for item in batches.items_of(connection, batch.id)}
-    applied, unknown, seen = 0, 0, set[str]()
-    repeated = 0
+    unknown, repeated, seen = 0, 0, set[str]()
     with work.server.results(batch.batch_id) as lines:
         if not isinstance(lines, Iterator):
             reason = getattr(lines, "message", "") or getattr(lines, "reason", "")
@@ -70,10 +69,10 @@ def _download(work: Work, batch: Row[Any]) -> Tally:
                     found.append((open_items[read[0]], read[1]))
             with work.begin() as connection:
                 connection.execute(insert(answers).values(batch_job=batch.id, part=part, lines=pack.packed(raw)))
-                applied += apply(work, connection, found)
+                apply(work, connection, found)
             work.reach("job.part-applied")
             _tell_rows(work, batch.run_id, found)
-    return Tally(applied, unknown, repeated)
+    return Tally(len(seen), unknown, repeated)
 
 
 def _parts(lines: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -172,7 +171,7 @@ def _finish(work: Work, batch: Row[Any], tally: Tally) -> None:
             attempts=items.c.attempts + 1,
             error="the results of its batch do not name it",
         )
-        is_foreign = tally.applied == 0 and left > 0 and tally.unknown > 0
+        is_foreign = tally.named == 0 and left > 0 and tally.unknown > 0
         values: dict[str, Any] = {"status": "foreign" if is_foreign else "collected"}
         if is_foreign:
             values["error"] = "none of its results is ours: another job's batch was taken for it"

@@ -39,6 +39,8 @@ def block(path: Path) -> dict[str, Any]:
         data = path.read_bytes()
     except OSError as error:
         raise NotReadable(f"cannot read {path.name}: {error.strerror}") from error
+    except ValueError as error:  # A NUL in the path.
+        raise NotReadable(f"cannot read {path.name!r}: {error}") from error
     if kind == ".pdf":
         return {"type": "document", "source": _base64("application/pdf", data)}
     if kind in _IMAGES:

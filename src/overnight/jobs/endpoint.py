@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -49,12 +50,21 @@ def address(endpoint: Endpoint, *, environment: Mapping[str, str]) -> Address:
     if written and not written.startswith("env:"):
         raise JobError('[endpoint] key: write key = "env:NAME"; a key in a file gets copied with it')
     key = resolved(written, environment) if written else environment.get("ANTHROPIC_API_KEY", "")
-    url = urlsplit(base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise JobError(f"[endpoint] base_url: {base_url!r} should be http://HOST:PORT or https://HOST")
-    if not key and url.hostname not in _LOCAL:
+    host = _host(base_url)
+    if not key and host not in _LOCAL:
         raise JobError(f"{base_url} needs a key: set ANTHROPIC_API_KEY, or [endpoint] key")
     return Address(base_url.rstrip("/").removesuffix("/v1"), key, tuple(endpoint.betas or named.betas))
+
+
+def _host(base_url: str) -> str:
+    """The host of a server's URL. A URL with a password in it is not even shown."""
+    if "@" in base_url:
+        raise JobError('[endpoint] base_url: no user and password here; write key = "env:NAME"')
+    with suppress(ValueError):  # A port that is no number, half an IPv6 address.
+        url = urlsplit(base_url)
+        if url.scheme in ("http", "https") and url.hostname and url.port != 0:
+            return url.hostname
+    raise JobError(f"[endpoint] base_url: {base_url!r} should be http://HOST:PORT or https://HOST")
 
 
 def endpoints_file(environment: Mapping[str, str]) -> Path:

@@ -72,7 +72,7 @@ class Batch(_Table, frozen=True):
     max_requests: Annotated[int, Meta(ge=1, le=limits.BATCH_REQUESTS_MAX)] = limits.JOB_BATCH_REQUESTS
     max_bytes: Annotated[int, Meta(ge=1_000, le=limits.BATCH_BODY_BYTES_MAX)] = limits.JOB_BATCH_BYTES
     min_batch: Annotated[int, Meta(ge=0)] = 0  # Fewer rows than this are asked in real time.
-    poll: Annotated[float, Meta(gt=0)] = 0.0  # Seconds between looks, fixed; 0: 15, growing to 300.
+    poll: Annotated[float, Meta(gt=0)] = 0.0  # Seconds between looks, fixed; 0: 1, growing to 300.
     on_unknown: Literal["adopt", "resubmit", "stop"] = "adopt"  # When it is not known if a batch was made.
     delete: bool = False  # Delete a batch on the server when its results are here.
 

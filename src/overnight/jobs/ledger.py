@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, delete, event, exc, insert, inspect, select, update
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import URL, Engine, make_url
 
 from overnight import limits
-from overnight.errors import JobHeld, StoreError
+from overnight.errors import JobError, JobHeld, StoreError
 from overnight.jobs import tables
 from overnight.jobs.secret import shown
 from overnight.jobs.tables import locks
@@ -56,15 +56,28 @@ def at(path: Path) -> Ledger:
         os.close(descriptor)
     except OSError as error:
         raise StoreError(f"the ledger {path}: {error.strerror}") from error
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 60})
+    url = URL.create("sqlite", database=str(path))  # Not a text: a path may have a "?".
+    engine = create_engine(url, connect_args={"timeout": 60}, hide_parameters=True)
     event.listen(engine, "connect", _durable)
     event.listen(engine, "begin", _immediate)
     return _opened(engine, str(path))
 
 
-def of_url(url: str) -> Ledger:
-    """A ledger in any database that SQLAlchemy knows."""
-    return _opened(create_engine(url, pool_pre_ping=True), shown(url))
+def of_url(text: str, *, home: Path) -> Ledger:
+    """A ledger in any database that SQLAlchemy knows; an SQLite path counts from `home`, and is as `at` makes it.
+
+    JobError if `text` is no URL, or needs a driver that is not installed.
+    """
+    try:
+        url = make_url(text)
+        if url.get_backend_name() == "sqlite" and url.database:
+            return at(home / url.database)
+        engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+    except ModuleNotFoundError as error:
+        raise JobError(f"[ledger] url: {shown(text)} needs a driver: pip install {error.name}") from error
+    except (exc.ArgumentError, ValueError):  # Its message may quote a password.
+        raise JobError(f"[ledger] url: SQLAlchemy cannot use {shown(text)}") from None
+    return _opened(engine, shown(url))
 
 
 def _opened(engine: Engine, where: str) -> Ledger:

@@ -9,6 +9,7 @@ from overnight import limits
 from overnight.errors import ServerTrouble
 from overnight.jobs import adopt, batches
 from overnight.jobs.server import Listed, Refused, ShownBatch
+from overnight.jobs.tables import items
 from overnight.jobs.work import Work
 
 _GROWTH = 1.5
@@ -110,7 +111,12 @@ def _gone(work: Work, batch: Row[Any]) -> bool:
             )
         batches.change(connection, batch.id, status="lost", error="the server knows this batch no more")
         batches.set_state(
-            connection, batch.id, "missing", of=("submitted",), error="the server knows its batch no more"
+            connection,
+            batch.id,
+            "missing",
+            of=("submitted",),
+            attempts=items.c.attempts + 1,
+            error="the server knows its batch no more",
         )
     work.tell("note", batch.run_id, text=f"{batch.batch_id} is gone; its rows are sent again")
     return True

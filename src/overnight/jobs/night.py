@@ -44,12 +44,15 @@ class Night:
             found = runs.unfinished(connection, self.work.job.settings.name)
             for run_id in found:
                 realtime.forget_unknown(connection, run_id)
+            open_runs = runs.open_runs(connection, self.work.job.settings.name)
             waiting = [
                 batch for run_id in found for batch in batches.of_run(connection, run_id, "submitted", "ended")
             ]
         for batch in waiting:
             self.work.tell("resuming", batch.run_id, id=batch.batch_id, requests=batch.total_requests)
         self._warn_of_changes(found)
+        for run_id in open_runs:  # There may be credit by now.
+            again.plan_again(self.work, run_id, unpaid=True)
         return found
 
     def _warn_of_changes(self, run_ids: Iterable[str]) -> None:
@@ -89,6 +92,7 @@ class Night:
             since=instant_before(now, days=settings.ledger.keep_days),
             cached_since=instant_before(now, days=days) if days else None,
             anew=self.anew,
+            drop_known=self._is_complete_without(),
         )
         planned = planner.plan(
             work.job.source_rows(work.environment),
@@ -96,21 +100,26 @@ class Night:
             reach=work.reach,
             check=self._check_sink,
         )
-        self._tell_planned(planned, is_quiet=is_quiet)
-        if planned.rows == 0:
+        self._tell_planned(planned, is_nothing=planned.is_nothing(drop_known=planner.drop_known), is_quiet=is_quiet)
+        if planned.is_nothing(drop_known=planner.drop_known):
             return None
         work.reach("job.planned")
         self._first_row(run_id, planned)
         return run_id
+
+    def _is_complete_without(self) -> bool:
+        """Whether a run that sends nothing would change nothing: nobody waits for its rows, and its file is there."""
+        file = self.work.job.settings.sink.file
+        return self.work.job.rows is None and (not file or (self.work.job.home / file).exists())
 
     def _check_sink(self, columns: Iterable[str]) -> None:
         """A statement that names what no answer has is found before anything is spent."""
         if isinstance(self._sink, SqlSink):
             self._sink = writing.sink_of(self.work, columns)
 
-    def _tell_planned(self, planned: Planned, *, is_quiet: bool) -> None:
+    def _tell_planned(self, planned: Planned, *, is_nothing: bool, is_quiet: bool) -> None:
         """`is_quiet`: there was something to do in an earlier run, so that nothing new is no news."""
-        if planned.rows == 0:
+        if is_nothing:
             if not is_quiet:
                 self.work.tell("nothing")
         else:
@@ -118,7 +127,7 @@ class Night:
         for count, why in (
             (planned.skipped_in_flight, "are in an unfinished run"),
             (planned.skipped_failed, "failed before and have not changed; --rerun asks them again"),
-            (planned.skipped_done, "are done already"),
+            (planned.skipped_done + planned.reused, "are known from before"),
         ):
             if count:
                 self.work.tell("note", text=f"{count} {self.work.job.settings.noun} {why}")
@@ -193,7 +202,7 @@ class Night:
 
     def _take_answers(self, run_id: str, *, is_final: bool) -> None:
         with self.work.begin() as connection:
-            runs.copy_answers(connection, run_id)
+            runs.copy_answers(connection, run_id, is_final=is_final)
         writing.write(self.work, run_id, self._sink, is_final=is_final)
         if is_final:
             writing.write_file(self.work, run_id)

@@ -156,10 +156,13 @@ def failed(state: State, error_type: str, error: str) -> Reading:
 
 
 def json_in(text: str) -> Any:
-    """The JSON value of an answer: all of it, or the first object in it, as in a code fence. NotValid if none."""
+    """The JSON value of an answer: all of it, or the first object in it, as in a code fence. NotValid if none.
+
+    Only what can be stored is JSON here: `json` alone would take NaN, and half of a surrogate pair.
+    """
     stripped = text.strip()
     try:
-        return json.loads(stripped)
+        return msgspec.json.decode(stripped)
     except (ValueError, RecursionError):
         pass
     start = -1
@@ -168,7 +171,8 @@ def json_in(text: str) -> Any:
         if start < 0:
             break
         try:
-            return json.JSONDecoder().raw_decode(stripped, start)[0]
+            end = json.JSONDecoder().raw_decode(stripped, start)[1]
+            return msgspec.json.decode(stripped[start:end])
         except (ValueError, RecursionError):
             continue
     raise NotValid(f"no JSON object in {_short(text)}")

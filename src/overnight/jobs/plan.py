@@ -32,19 +32,35 @@ Check = Callable[[Iterable[str]], None]
 
 
 class Planned(NamedTuple):
-    """What a source gave: rows of the run, of them those that are to be sent, and those that were left out."""
+    """What a source gave: rows of the run, those of them to be sent, those known from before; and those left out."""
 
     rows: int
     to_send: int
+    reused: int
     skipped_in_flight: int
     skipped_failed: int
     skipped_done: int
+
+    def is_nothing(self, *, drop_known: bool) -> bool:
+        """Whether there is no run: no row, or (`drop_known`) none that is not known from before."""
+        return self.rows == 0 or (drop_known and self.reused == self.rows)
 
 
 class _Pending(NamedTuple):
     row: Row
     rendered: Rendered
     digest: str
+
+
+_UNSENT = {
+    "bytes": 0,
+    "same_as": None,
+    "batch_job": None,
+    "state": "planned",
+    "fields": "",
+    "error_type": "",
+    "error": "",
+}
 
 
 @dataclass
@@ -58,11 +74,13 @@ class Planner:
     since: str
     cached_since: str | None
     anew: bool = False
+    drop_known: bool = False  # A run of which every row is known from before is none.
     _in_flight: set[str] = field(default_factory=set)
     _unique: Unique = field(default_factory=Unique)
     _first_with: dict[str, int] = field(default_factory=dict)
     _rows: int = 0
     _to_send: int = 0
+    _reused: int = 0
     _segments: int = 0
     _skipped_in_flight: int = 0
     _skipped_failed: int = 0
@@ -94,6 +112,7 @@ class Planner:
             )
         try:
             for segment in self._segments_of(rows, check):
+                self._unique.check()
                 self._add(segment)
                 reach("job.segment-planned")
             self._unique.check()
@@ -105,10 +124,15 @@ class Planner:
 
     def _opened(self) -> Planned:
         planned = Planned(
-            self._rows, self._to_send, self._skipped_in_flight, self._skipped_failed, self._skipped_done
+            self._rows,
+            self._to_send,
+            self._reused,
+            self._skipped_in_flight,
+            self._skipped_failed,
+            self._skipped_done,
         )
         with self.ledger.begin() as connection:
-            if planned.rows == 0:
+            if planned.is_nothing(drop_known=self.drop_known):
                 runs.remove(connection, self.run_id)
             else:
                 runs.change(
@@ -168,53 +192,52 @@ class Planner:
         if mine is not None and self._is_left_out(mine):
             return None
         position, self._rows = self._rows, self._rows + 1
-        item = {
+        return {
             "run_id": self.run_id,
             "position": position,
             "item_key": encode(pending.row.key).decode(),
             "custom_id": pending.rendered.custom_id,
             "segment": self._segments,
             "digest": pending.digest,
-            "bytes": 0,
-            "same_as": None,
-            "batch_job": None,
-            "state": "planned",
-            "fields": "",
-            "error_type": "",
-            "error": "",
+            **_UNSENT,
+            **(self._known(pending, known, mine) or self._to_be_sent(connection, pending, position)),
         }
-        answered = mine if mine is not None and mine.state == "succeeded" else self._cached(known)
+
+    def _known(self, pending: _Pending, known: Sequence[Earlier], mine: Earlier | None) -> dict[str, Any] | None:
+        """The state of a row that is not to be sent; None if it is."""
         size = len(split.request(pending.rendered.custom_id, pending.rendered.params))
+        limit = self.job.settings.batch.max_bytes
         if pending.rendered.error:
-            item |= {"state": "errored", "error_type": "invalid_request_error", "error": pending.rendered.error}
-        elif not split.fits_alone(size, max_bytes=self.job.settings.batch.max_bytes):
-            limit = self.job.settings.batch.max_bytes
+            return {"state": "errored", "error_type": "invalid_request_error", "error": pending.rendered.error}
+        if not split.fits_alone(size, max_bytes=limit):
             error = f"the request has {size} bytes, and a batch has room for {limit} ([batch] max_bytes)"
-            item |= {"state": "errored", "error_type": "request_too_large", "error": error}
-        elif answered is not None:
-            item |= {"state": "succeeded", "fields": answered.fields}
-        elif pending.digest in self._first_with:
-            item |= {"same_as": self._first_with[pending.digest]}
-        else:
-            self._first_with[pending.digest] = position
-            item |= {"bytes": size, "batch_job": self._chunk_for(connection, size)}
-            self._to_send += 1
-        return item
+            return {"state": "errored", "error_type": "request_too_large", "error": error}
+        if mine is not None and (mine.state == "succeeded" or _is_lost(mine)):
+            self._reused += 1
+            return {"state": mine.state, "fields": mine.fields, "error_type": mine.error_type, "error": mine.error}
+        if self.cached_since is not None:
+            found = next((earlier for earlier in known if earlier.is_cached(self.cached_since)), None)
+            return None if found is None else {"state": "succeeded", "fields": found.fields}
+        return None
+
+    def _to_be_sent(self, connection: Any, pending: _Pending, position: int) -> dict[str, Any]:
+        """Where a row goes that is to be sent: into a batch, or along with one that asks the same."""
+        first = self._first_with.setdefault(pending.digest, position)
+        if first != position:
+            return {"same_as": first}
+        self._to_send += 1
+        size = len(split.request(pending.rendered.custom_id, pending.rendered.params))
+        return {"bytes": size, "batch_job": self._chunk_for(connection, size)}
 
     def _is_left_out(self, mine: Earlier) -> bool:
-        if mine.state == "succeeded":
-            is_done = mine.is_written and self.job.has_database_sink
-            self._skipped_done += is_done
-            return is_done
-        attempt = Attempt(mine.state, 1, mine.error_type, mine.error)
-        is_failed = is_failed_for_good(attempt) and self.job.has_database_sink
-        self._skipped_failed += is_failed
-        return is_failed
-
-    def _cached(self, known: Sequence[Earlier]) -> Earlier | None:
-        if self.cached_since is None:
-            return None
-        return next((found for found in known if found.state == "succeeded"), None)
+        """A database has what was written, and what failed for good stays there as it is."""
+        if not self.job.has_database_sink:
+            return False
+        is_done = mine.state == "succeeded" and mine.is_written
+        is_lost = _is_lost(mine)
+        self._skipped_done += is_done
+        self._skipped_failed += is_lost
+        return is_done or is_lost
 
     def _chunk_for(self, connection: Any, size: int) -> int:
         if self._cutter.begins_new(size):
@@ -231,6 +254,10 @@ class Planner:
         self._chunk.requests += 1
         self._chunk.bytes += size
         return self._chunk.id
+
+
+def _is_lost(earlier: Earlier) -> bool:
+    return is_failed_for_good(Attempt(earlier.state, 1, earlier.error_type, earlier.error))
 
 
 @dataclass

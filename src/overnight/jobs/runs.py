@@ -24,6 +24,11 @@ class Earlier(NamedTuple):
     error: str
     fields: str
     is_written: bool
+    created_at: str
+
+    def is_cached(self, since: str) -> bool:
+        """Whether this is an answer that is not older than an instant."""
+        return self.state == "succeeded" and self.created_at >= since
 
 
 def unfinished(connection: Connection, job: str) -> list[str]:
@@ -89,6 +94,7 @@ def earlier(connection: Connection, job: str, digests: Sequence[str], *, since: 
                 items.c.error,
                 items.c.fields,
                 items.c.written,
+                runs.c.created_at,
             )
             .join(runs, runs.c.id == items.c.run_id)
             .where(
@@ -101,7 +107,7 @@ def earlier(connection: Connection, job: str, digests: Sequence[str], *, since: 
         )
         for row in rows:
             key = key_of(row.item_key)
-            known = Earlier(key, row.state, row.error_type, row.error, row.fields, bool(row.written))
+            known = Earlier(key, row.state, row.error_type, row.error, row.fields, bool(row.written), row.created_at)
             found.setdefault(row.digest, []).append(known)
     return found
 
@@ -150,15 +156,17 @@ def output_history(connection: Connection, job: str, *, limit: int = 1_000) -> l
     return list(found.scalars())
 
 
-def copy_answers(connection: Connection, run_id: str) -> int:
-    """Give rows that asked the same as another its answer, once that is final. How many got one."""
+def copy_answers(connection: Connection, run_id: str, *, is_final: bool) -> int:
+    """Give rows that asked the same as another its answer; how many got one.
+
+    A failure is passed on only when it `is_final`: the other may be asked again.
+    """
     first = items.alias("first")
+    has_answer = first.c.state.not_in(("planned", "submitted")) if is_final else first.c.state == "succeeded"
     waiting = connection.execute(
         select(items.c.position, first.c.state, first.c.fields, first.c.error_type, first.c.error)
         .join(first, (first.c.run_id == items.c.run_id) & (first.c.position == items.c.same_as))
-        .where(
-            (items.c.run_id == run_id) & (items.c.state == "planned") & first.c.state.not_in(("planned", "submitted"))
-        )
+        .where((items.c.run_id == run_id) & (items.c.state == "planned") & has_answer)
     ).all()
     if waiting:
         connection.execute(

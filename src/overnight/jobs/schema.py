@@ -94,7 +94,7 @@ def expanded(schema: Json) -> Json:
 
 def _is_short(schema: Json) -> bool:
     """A field may be called "type" or "enum": then its value is a type's name, or a table, and no schema has that."""
-    if schema.get("type") == "object" or isinstance(schema.get("properties"), dict):
+    if schema.get("type") in ("object", "array") or isinstance(schema.get("properties"), dict):
         return False
     return all(isinstance(value, dict) or value in _TYPES for value in schema.values())
 

@@ -25,7 +25,7 @@ def ledger_of(job: Job, environment: Mapping[str, str]) -> Iterator[Ledger]:
     """The ledger of a job, made if it is missing. StoreError if it cannot be opened."""
     url = job.settings.ledger.url
     found = (
-        ledgers.of_url(resolved(url, environment))
+        ledgers.of_url(resolved(url, environment), home=job.home)
         if url
         else ledgers.at(ledgers.path_of(job.home, job.settings.name))
     )
