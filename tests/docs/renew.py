@@ -1,4 +1,4 @@
-"""Renews what in the documentation repeats the code word for word: help texts, and values in the table of limits.
+"""Renews what in the documentation repeats the code word for word: help texts, limits, keys of a job file, tests.
 
     python tests/docs/renew.py
 
@@ -8,6 +8,8 @@ What a machine cannot write (what happens at a limit, what a module is for) is l
 import ast
 import re
 
+import click
+import jobdocs
 from click.testing import CliRunner
 from docpages import ROOT, table
 
@@ -23,7 +25,8 @@ _UNITS = (("BYTES|^MIB$", "bytes"), ("_MS(_MAX)?$", "ms"), ("_S(_MAX)?$", "s"), 
 
 def help_texts() -> dict[str, str]:
     """What `--help` of each command prints on a terminal of 100 columns, by the words of the command."""
-    commands: list[list[str]] = [[], *([name] for name in sorted(cli.commands))]
+    context = click.Context(cli)
+    commands: list[list[str]] = [[], *([name] for name in sorted(cli.list_commands(context)))]
     runner = CliRunner()
     return {
         " ".join(["overnight", *words]): runner.invoke(
@@ -63,6 +66,13 @@ def _renew_limits() -> None:
     ARCHITECTURE.write_text(before + mark + head + "".join(rows) + rest)
 
 
+def _renew_jobs() -> None:
+    for name, text in (("keys", jobdocs.keys()), ("lines", jobdocs.lines()), ("states", jobdocs.states())):
+        jobdocs.renew(name, jobdocs.JOB_FILE, text)
+    jobdocs.renew("requirements", jobdocs.REQUIREMENTS, jobdocs.requirements())
+
+
 if __name__ == "__main__":
     _renew_help()
     _renew_limits()
+    _renew_jobs()

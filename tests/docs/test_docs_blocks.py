@@ -7,15 +7,22 @@ What a block's comment means:
     check: server, engine HOST:PORT  … and a scripted engine stands in at that address
     check: after the server          bash, run once the server has stopped
     check: fails with N              bash that exits with N
+    check: file NAME                 written to that file, for the blocks that follow
+    check: job NAME                  toml of a job, checked as one, and written to that file
+    check: same as PATH              repeats that file of the repository word for word
     check: output                    its lines are among those that the block before printed; … stands for anything
-    check: parse, WHY                bash that is not run: its syntax and its `overnight` commands are checked
+    check: parse, WHY                not run: the syntax of bash, and its `overnight` commands, or of python is checked
     check: shown, WHY                not checked
     checked by NAME                  compared by the test of that name
+
+The blocks of a page run in one directory: an empty one, or for a page of docs/examples a copy of its folder.
 """
 
+import ast
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +34,8 @@ from typing import IO
 import pytest
 from docpages import ROOT, Block, blocks, pages, parsed
 
+import overnight
+from overnight.jobs.job import Job
 from overnight.server import config
 
 _ADDRESS = "127.0.0.1:8642"
@@ -52,6 +61,7 @@ class Sandbox:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "OVERNIGHT_LISTEN": "127.0.0.1:0",
             "NO_PROXY": "127.0.0.1",
+            "XDG_CONFIG_HOME": str(directory.parent / "config"),
         }
         stack.callback(self.stop)
 
@@ -70,7 +80,14 @@ class Sandbox:
             f"{block.place}: the server did not start: {(self._directory.parent / 'server.log').read_text()}"
         )
         self._addresses[_ADDRESS] = found[1]
+        self._name_endpoint(found[1])
         self.printed = first.replace(found[1], _ADDRESS)
+
+    def _name_endpoint(self, address: str) -> None:
+        """Jobs say `[endpoint] use = "local"`."""
+        folder = Path(self._environment["XDG_CONFIG_HOME"]) / "overnight"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "endpoints.toml").write_text(f'[endpoints.local]\nbase_url = "http://{address}"\n')
 
     def stop(self) -> None:
         """Stop the server, if one runs: it must drain and exit well."""
@@ -146,6 +163,24 @@ def _check_settings(block: Block, directory: Path) -> None:
     config.load(file, {}, {})
 
 
+def _check_python(block: Block) -> None:
+    _, _, why = block.mark.partition(",")
+    assert why.strip(), f"{block.place}: says no reason"
+    tree = ast.parse(block.text)
+    named = {
+        node.attr
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "overnight"
+    }
+    assert named <= set(overnight.__all__), f"{block.place}: overnight has no {named - set(overnight.__all__)}"
+
+
+def _write(block: Block, directory: Path) -> Path:
+    file = directory / "here" / block.mark.rpartition(" ")[2]
+    file.write_text(block.text)
+    return file
+
+
 def _check(block: Block, sandbox: Sandbox, directory: Path) -> None:
     kind = block.mark.removeprefix("check: ").split(",")[0]
     match block.language, kind:
@@ -158,6 +193,15 @@ def _check(block: Block, sandbox: Sandbox, directory: Path) -> None:
             sandbox.run(block)
         case "bash", "parse":
             _check_syntax(block)
+        case "python", "parse":
+            _check_python(block)
+        case "toml", found if found.startswith("job "):
+            Job.load(_write(block, directory)).check()
+        case _, found if found.startswith("file "):
+            _write(block, directory)
+        case _, found if found.startswith("same as "):
+            there = ROOT / found.removeprefix("same as ")
+            assert block.text == there.read_text(), f"{block.place} differs from {there}"
         case "bash", found if found.startswith("fails with "):
             sandbox.run(block, expected=int(found.rpartition(" ")[2]))
         case "bash" | "python", "":
@@ -181,7 +225,10 @@ def _check(block: Block, sandbox: Sandbox, directory: Path) -> None:
 )
 def test_every_block_of_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     directory = tmp_path / "here"
-    directory.mkdir()
+    if page.is_relative_to(ROOT / "docs" / "examples"):
+        shutil.copytree(page.parent, directory)
+    else:
+        directory.mkdir()
     with ExitStack() as stack:
         sandbox = Sandbox(directory, stack)
         for block in blocks(page):

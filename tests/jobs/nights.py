@@ -7,14 +7,18 @@
 In process by `Folder.run`, `submit`, `collect` and `night`, with a `Time`; as a real command by `Folder.command`.
 """
 
+import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from relay import Relay
 
 from overnight.cli.joboptions import DONE, NOT_YET, Manner, finished
 from overnight.jobs import tell
@@ -28,7 +32,11 @@ from overnight.testing.processes import running_server
 from overnight.testing.wireclient import WireClient
 
 JOB_FILE = "job.toml"
+COMMAND = "overnight.cli.main"
 FOREVER = Waiting(None)
+_WAITS_MAX = 20_000  # A test that waits more often hangs.
+_PATIENCE_S = 60.0
+
 Params = dict[str, Any]
 
 
@@ -45,6 +53,7 @@ class Time:
 
     def wait_s(self, seconds: float) -> None:
         self.waits.append(seconds)
+        assert len(self.waits) < _WAITS_MAX, "this never ends"
         self._now_ms += round(seconds * 1000)
         if self._on_wait is not None:
             self._on_wait(seconds)
@@ -78,8 +87,12 @@ class Folder:
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Make a table of `rows.db`. A column may carry its type: "id integer primary key"."""
         self.sql(f"create table {name} ({', '.join(columns)})")
+        self.many(f"insert into {name} values ({', '.join('?' * len(columns))})", rows)
+
+    def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        """Change `rows.db` once for each of `rows`."""
         with closing(sqlite3.connect(self.db)) as connection, connection:
-            connection.executemany(f"insert into {name} values ({', '.join('?' * len(columns))})", rows)
+            connection.executemany(statement, rows)
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Ask or change `rows.db`."""
@@ -135,18 +148,20 @@ class Folder:
             codes = [_finish(night, run_id, until) for run_id in night.unfinished()]
         return Printed(max(codes, default=DONE), out.getvalue().splitlines())
 
-    def command(self, environment: Mapping[str, str], *arguments: str, cwd: Path | None = None) -> Printed:
+    def command(
+        self, environment: Mapping[str, str], *arguments: str, cwd: Path | None = None, module: str = COMMAND
+    ) -> Printed:
         """`overnight …` in a process of its own, with nothing in its environment but `environment` and HOME."""
-        done = self.started(environment, *arguments, cwd=cwd)
+        done = self.started(environment, *arguments, cwd=cwd, module=module)
         out, err = done.communicate(timeout=60)
         return Printed(done.returncode, out.splitlines(), err)
 
     def started(
-        self, environment: Mapping[str, str], *arguments: str, cwd: Path | None = None
+        self, environment: Mapping[str, str], *arguments: str, cwd: Path | None = None, module: str = COMMAND
     ) -> subprocess.Popen[str]:
         """The same while it runs: the caller reads it, and waits for it or kills it."""
         return subprocess.Popen(
-            [sys.executable, "-m", "overnight.cli.main", *arguments],
+            [sys.executable, "-m", module, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -166,11 +181,15 @@ class Served:
     so that it can only be `text`, `message` or `failed`, and an error that may pass is asked for again.
     """
 
-    def __init__(self, kind: str, url: str, double: HostedApi) -> None:
+    def __init__(self, kind: str, url: str, double: HostedApi, relay: Relay | None) -> None:
         self.kind = kind
         self.url = url
         self.double = double  # The hosted API itself, or the engine behind our server.
         self.answer: Callable[[Params], Outcome] = lambda params: text("ok")
+        self._relay = relay
+        self._gate = threading.Event()
+        self._gate.set()
+        self._before_gate = 0
 
     @property
     def environment(self) -> dict[str, str]:
@@ -178,17 +197,53 @@ class Served:
         return {"ANTHROPIC_BASE_URL": self.url, "ANTHROPIC_API_KEY": HostedApi.key}
 
     @property
+    def calls(self) -> list[tuple[str, str]]:
+        """Method and path of every call of a client."""
+        return self._relay.calls if self._relay is not None else self.double.calls
+
+    @property
     def batch_ids(self) -> list[str]:
         """Every batch that was made, newest first. No look of a client."""
-        if self.kind == "hosted":
+        if self._relay is None:
             return [batch.id for batch in reversed(self.double.batches)]
-        with closing(WireClient(self.url)) as client:
+        with closing(WireClient(self._relay.target)) as client:
             return client.ids()
 
-    def request(self, method: str, path: str) -> Any:
-        """What it answers to somebody else, as JSON."""
+    def results(self, batch_id: str) -> list[Any]:
+        """The results of an ended batch, in the order of the server."""
         with closing(WireClient(self.url, api_key=HostedApi.key)) as client:
-            return client.call(method, path).json
+            answer = client.call("GET", f"/v1/messages/batches/{batch_id}/results")
+        return [json.loads(line) for line in answer.body.splitlines()]
+
+    def lose_next_create(self) -> None:
+        """The next create makes a batch, and its answer never arrives."""
+        if self._relay is not None:
+            self._relay.lose_next_create()
+        else:
+            self.double.next_create("lost")
+
+    def hold(self, *, done: int = 0) -> None:
+        """Batches made from now on run until `release`, with live counts; `done` requests are answered at once."""
+        if self._relay is not None:
+            self._before_gate = done
+            self._gate.clear()
+        else:
+            self.double.live_counts(True)
+            self.double.progress(done)
+            self.double.hold()
+
+    def release(self) -> None:
+        """Take `hold` back."""
+        self._gate.set()
+        if self._relay is None:
+            self.double.release()
+
+    def answered(self, params: Params) -> Outcome:
+        """What the double asks for."""
+        self._before_gate -= 1
+        if self._before_gate < 0 and not self._gate.wait(_PATIENCE_S):
+            raise TimeoutError("nobody released the server")
+        return self.answer(params)
 
 
 @contextmanager
@@ -196,16 +251,18 @@ def served(kind: str, data: Path) -> Iterator[Served]:
     """Such a server for the length of a block. `data` is where ours keeps its files."""
     found: list[Served] = []
     with ExitStack() as held:
-        double = held.enter_context(HostedApi(lambda custom_id, params: found[0].answer(params)))
-        url = double.url
+        double = held.enter_context(HostedApi(lambda custom_id, params: found[0].answered(params)))
         if kind == "ours":
             config = data.with_suffix(".toml")
             engine = f'[[engines]]\nspec = "{double.url}"\nmodels = ["*"]\napi_key_env = "ENGINE_KEY"\n'
             config.write_text(engine, encoding="utf-8")
             environment = {"ENGINE_KEY": HostedApi.key}
             ours = held.enter_context(running_server(data, "--config", str(config), environment=environment))
-            url = ours.url
-        found.append(Served(kind, url, double))
+            relay = held.enter_context(Relay(ours.url))
+            found.append(Served(kind, relay.url, double, relay))
+        else:
+            found.append(Served(kind, double.url, double, None))
+        held.callback(found[0].release)
         yield found[0]
 
 
@@ -213,3 +270,8 @@ def said(params: Params) -> str:
     """The text of the last message of a request."""
     content = params["messages"][-1]["content"]
     return content if isinstance(content, str) else str(content[-1]["text"])
+
+
+def custom_ids(server: Served) -> list[list[str]]:
+    """The requests of every batch that was made, sorted, the newest batch first; all must have ended."""
+    return [sorted(line["custom_id"] for line in server.results(batch_id)) for batch_id in server.batch_ids]

@@ -1,13 +1,10 @@
 """overnight.jobs.notify with a real SMTP server: what arrives is what was meant, for whom it was meant."""
 
 from collections.abc import Iterator
-from email import message_from_bytes, policy
-from email.message import EmailMessage
 from typing import Any
 
 import pytest
-from aiosmtpd.controller import Controller
-from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
+from smtpbox import PASSWORD, Mailbox, open_mailbox
 
 from overnight.errors import ServerTrouble
 from overnight.jobs import notify
@@ -18,7 +15,6 @@ from overnight.jobs.row import Answer
 # Apprise imports `imghdr` when it loads its plugins.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
 
-PASSWORD = "p@ss/w?rd&to=c"  # An unescaped URL would be torn at it.
 ENVIRONMENT = {"MAIL_PASSWORD": PASSWORD}
 SUMMARY = Summary("invoices", "invoices", "run_1", 3, {"succeeded": 2, "expired": 1}, errors=[("late", 1)])
 REPORT = Report(
@@ -32,59 +28,15 @@ ANSWERS = [
 ]
 
 
-class Mailbox:
-    """Accepts mails for all but `nobody@…`, and keeps them by recipient."""
-
-    def __init__(self) -> None:
-        self.mails: list[tuple[list[str], EmailMessage]] = []
-
-    async def handle_RCPT(  # noqa: N802 Called by aiosmtpd.
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
-    ) -> str:
-        if address.startswith("nobody@"):
-            return "550 no such mailbox here"
-        envelope.rcpt_tos.append(address)
-        return "250 OK"
-
-    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802
-        content = envelope.content
-        assert isinstance(content, bytes)
-        self.mails.append((envelope.rcpt_tos, message_from_bytes(content, policy=policy.default)))
-        return "250 OK"
-
-    @property
-    def by_recipient(self) -> dict[str, list[EmailMessage]]:
-        found: dict[str, list[EmailMessage]] = {}
-        for recipients, mail in self.mails:
-            for recipient in recipients:
-                found.setdefault(recipient, []).append(mail)
-        return found
-
-
-def authenticated(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
-    is_right = isinstance(data, LoginPassword) and data.password == PASSWORD.encode()
-    return AuthResult(success=is_right, handled=False)
-
-
-class Server(Controller):
-    """On a port that the system picks; aiosmtpd itself would knock at port 0."""
-
-    def _trigger_server(self) -> None:
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
+@pytest.fixture
+def mailbox() -> Iterator[Mailbox]:
+    with open_mailbox() as found:
+        yield found
 
 
 @pytest.fixture
-def mailbox() -> Mailbox:
-    return Mailbox()
-
-
-@pytest.fixture
-def server(mailbox: Mailbox) -> Iterator[str]:
-    controller = Server(mailbox, hostname="127.0.0.1", port=0, authenticator=authenticated, auth_require_tls=False)
-    controller.start()
-    yield f"127.0.0.1:{controller.port}"
-    controller.stop()
+def server(mailbox: Mailbox) -> str:
+    return mailbox.address
 
 
 def sent(server: str, *blocks: dict[str, Any], to: str = "a@example.org") -> None:

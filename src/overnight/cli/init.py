@@ -63,8 +63,8 @@ Description=overnight job {name}
 Type=oneshot
 WorkingDirectory={home}
 ExecStart=overnight run {name}.toml
-SuccessExitStatus=75
 Restart=on-failure
+RestartPreventExitStatus=2 3 4
 RestartSec=5min
 
 # /etc/systemd/system/overnight-{name}.timer

@@ -1,6 +1,5 @@
 """`overnight submit`."""
 
-import time
 from pathlib import Path
 
 import click
@@ -32,6 +31,7 @@ def submit(job: Path, not_before: str | None, is_json: bool, cancel_on_exit: boo
             found = time_of_day(not_before)
             if found is None:
                 raise UsageError(f'--not-before: {not_before!r} is no time of day, such as "23:00"')
-            night.work.wait(next_time_ms(night.work.now_ms, *found) / 1000 - time.time())
+            now_ms = night.work.now_ms
+            night.work.wait((next_time_ms(now_ms, *found) - now_ms) / 1000)
         night.submit()
         return 0

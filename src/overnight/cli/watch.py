@@ -18,7 +18,7 @@ Examples:
 """
 )
 @click.argument("name", metavar="JOB.toml | RUN | BATCH")
-@click.option("--poll", type=float, default=0.0, help="Seconds between looks; default: 15, growing to 300.")
+@click.option("--poll", type=float, default=0.0, help="Seconds between looks; default: 1, growing to 300.")
 @ends_with_code
 def watch(name: str, poll: float) -> int:
     """Show how far batches are until they have ended. Changes nothing, and stops at Ctrl-C."""

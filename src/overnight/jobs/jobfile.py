@@ -30,7 +30,7 @@ class Source(_Table, frozen=True):
     """Where rows come from: a query to a database, or over files, files of a pattern, or requests in JSONL."""
 
     db: str = ""  # An SQLAlchemy URL, mostly "env:DATABASE_URL". Empty: `sql` is asked of DuckDB, over files.
-    sql: str = ""
+    sql: str = ""  # A query. Its columns are what templates may name.
     file: str = ""  # CSV, Parquet or JSONL; a pattern reads many as one table.
     glob: str = ""  # One row for each file: `path`, `name`, `stem`, `suffix`, `bytes`.
     requests: str = ""  # JSONL of whole requests, {"custom_id": …, "params": …} a line.
@@ -40,8 +40,8 @@ class Source(_Table, frozen=True):
 class Prompt(_Table, frozen=True):
     """What is asked of each row: Jinja2 templates over its columns."""
 
-    user: str = ""
-    system: str = ""
+    user: str = ""  # The message of the user.
+    system: str = ""  # The system prompt.
     document: str = ""  # Renders to the path of a PDF, an image or a text, sent in front of `user`.
     cache: Literal["", "5m", "1h"] = ""  # Marks the system prompt for prompt caching.
 
@@ -49,7 +49,7 @@ class Prompt(_Table, frozen=True):
 class Output(_Table, frozen=True):
     """What an answer must be; without anything, text. What is not is `invalid`, alone."""
 
-    choices: list[str] = []
+    choices: list[str] = []  # One of these words; case, spaces and quotes around it do not count.
     schema: dict[str, Any] = {}  # JSON Schema, or the short form: {amount = "integer", kind = {enum = [...]}}.
     file: str = ""  # A JSON Schema in a file.
     model: str = ""  # "module:Class", a pydantic model.
@@ -60,7 +60,7 @@ class Output(_Table, frozen=True):
 class Sink(_Table, frozen=True):
     """Where answers go: a guarded update of a database, or a file that is written whole."""
 
-    db: str = ""
+    db: str = ""  # As in [source].
     sql: str = ""  # Bound by name: :key, :value, each field of the answer, derived columns, :now.
     on_error: str = ""  # The same for rows without an answer: :key, :state, :error.
     file: str = ""  # CSV, Parquet or JSONL: the columns of the source, `value` or fields, `state` and `error`.
@@ -69,8 +69,10 @@ class Sink(_Table, frozen=True):
 class Batch(_Table, frozen=True):
     """How rows are cut into batches, and how they are waited for."""
 
-    max_requests: Annotated[int, Meta(ge=1, le=limits.BATCH_REQUESTS_MAX)] = limits.JOB_BATCH_REQUESTS
-    max_bytes: Annotated[int, Meta(ge=1_000, le=limits.BATCH_BODY_BYTES_MAX)] = limits.JOB_BATCH_BYTES
+    max_requests: Annotated[int, Meta(ge=1, le=limits.BATCH_REQUESTS_MAX)] = limits.JOB_BATCH_REQUESTS  # In a batch.
+    max_bytes: Annotated[int, Meta(ge=1_000, le=limits.BATCH_BODY_BYTES_MAX)] = (
+        limits.JOB_BATCH_BYTES
+    )  # Of a body as it is sent.
     min_batch: Annotated[int, Meta(ge=0)] = 0  # Fewer rows than this are asked in real time.
     poll: Annotated[float, Meta(gt=0)] = 0.0  # Seconds between looks, fixed; 0: 1, growing to 300.
     on_unknown: Literal["adopt", "resubmit", "stop"] = "adopt"  # When it is not known if a batch was made.
@@ -80,57 +82,57 @@ class Batch(_Table, frozen=True):
 class Limits(_Table, frozen=True):
     """What a run may cost and how long it may take. USD."""
 
-    budget_usd: Money | None = None
+    budget_usd: Money | None = None  # For a run; batches that are likely to go beyond it are held.
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3  # For each row, over all batches.
     deadline: str = ""  # "06:00", local time: what is not done by then is cancelled.
     reserve_minutes: Annotated[int, Meta(ge=0)] = 30  # How long before the deadline.
     fallback: Literal["", "realtime"] = ""  # What happens to the rows that a deadline cancelled.
-    fallback_usd: Money | None = None
+    fallback_usd: Money | None = None  # What that may cost, beside the budget.
     tolerate: Annotated[str, Meta(pattern=r"^\d+(\.\d+)?%?$")] = "0"  # Failed rows that are no failed run.
 
 
 class Currency(_Table, frozen=True):
     """A currency beside USD."""
 
-    code: Text
-    per_usd: Money
-    symbol: str = ""
+    code: Text  # Such as "INR".
+    per_usd: Money  # How much of it a dollar is.
+    symbol: str = ""  # Stands before amounts; empty: the code does.
 
 
 class Report(_Table, frozen=True):
     """What is printed and mailed when a run has ended."""
 
-    heading: str = ""
+    heading: str = ""  # The first line.
     line: str = ""  # One line for each row, in the order of the source; `key`, its fields, `state`, `error`.
-    currency: Currency | None = None
+    currency: Currency | None = None  # Shown beside USD.
 
 
 class Lines(_Table, frozen=True):
     """What is printed while a job works. Jinja2; an empty line prints nothing. docs/reference/job-file.md."""
 
-    found: str = "{{ rows }} {{ noun }} to do"
-    nothing: str = "No {{ noun }} to do"
-    batch: str = "Batch submitted: {{ id }} with {{ requests }} requests"
-    submitted: str = "Submitted {{ rows }} {{ noun }}"
-    resuming: str = "Resuming batch {{ id }}"
+    found: str = "{{ rows }} {{ noun }} to do"  # Rows were planned.
+    nothing: str = "No {{ noun }} to do"  # There was no row.
+    batch: str = "Batch submitted: {{ id }} with {{ requests }} requests"  # A batch is at the server.
+    submitted: str = "Submitted {{ rows }} {{ noun }}"  # All batches are.
+    resuming: str = "Resuming batch {{ id }}"  # A batch of an unfinished run is gone on with.
     first_status: str = ""  # The first look at a batch; empty: as `status`.
-    status: str = "Status: {{ status }} | Done: {{ done }} | Remaining: {{ processing }}"
+    status: str = "Status: {{ status }} | Done: {{ done }} | Remaining: {{ processing }}"  # A look at a batch.
     waiting: str = "Waiting for {{ batches }} batches..."  # Instead of a line for each, where there are many.
-    ended: str = ""
-    retrying: str = "Retrying {{ requests }} failed requests in batch {{ id }}"
-    attempt_failed: str = "Attempt {{ attempt }} failed: {{ error }}. Retrying..."
+    ended: str = ""  # A batch has ended.
+    retrying: str = "Retrying {{ requests }} failed requests in batch {{ id }}"  # … as `batch`, for those.
+    attempt_failed: str = "Attempt {{ attempt }} failed: {{ error }}. Retrying..."  # A create or a download broke.
     row: str = ""  # One line for each answer, as it is collected.
-    collected: str = "Answered {{ succeeded }} {{ noun }}"
-    done: str = "Done!"
+    collected: str = "Answered {{ succeeded }} {{ noun }}"  # A run has its answers.
+    done: str = "Done!"  # The very end of a run.
 
 
 class Notify(_Table, frozen=True):
     """Who is told: Apprise URLs, such as mailto://. One block for each team."""
 
-    urls: Annotated[list[str], Meta(min_length=1)]
-    when: Literal["always", "problems"] = "always"
+    urls: Annotated[list[str], Meta(min_length=1)]  # "env:NAME", or with {env:NAME} in it for a secret.
+    when: Literal["always", "problems"] = "always"  # Problems: only when rows failed.
     rows: str = ""  # An expression over the columns of an answer: only these rows are in the message.
-    title: str = ""
+    title: str = ""  # Jinja2; empty: "tickets: 2,990 of 3,000 tickets, 10 failed".
     body: str = ""  # Jinja2; empty: the report.
 
 
@@ -138,25 +140,25 @@ class Endpoint(_Table, frozen=True):
     """Which server is asked. Without it, the SDK's variables: ANTHROPIC_BASE_URL and ANTHROPIC_API_KEY."""
 
     use: str = ""  # The name of an endpoint in the user's file, ~/.config/overnight/endpoints.toml.
-    base_url: str = ""
+    base_url: str = ""  # Such as "http://127.0.0.1:8642".
     key: str = ""  # "env:NAME"; a key itself is refused.
-    betas: list[str] = []
+    betas: list[str] = []  # Sent as anthropic-beta.
 
 
 class Price(_Table, frozen=True):
-    """USD for a million tokens. `batch`: what a batch costs of it."""
+    """What a model costs, USD for a million tokens; in the place of the price data that is installed."""
 
-    input: Annotated[float, Meta(ge=0)]
-    output: Annotated[float, Meta(ge=0)]
-    batch: Annotated[float, Meta(ge=0, le=1)] = 0.5
-    cache_read: Annotated[float, Meta(ge=0)] | None = None
-    cache_write: Annotated[float, Meta(ge=0)] | None = None
+    input: Annotated[float, Meta(ge=0)]  # Input that the prompt cache has nothing to do with.
+    output: Annotated[float, Meta(ge=0)]  # Output.
+    batch: Annotated[float, Meta(ge=0, le=1)] = 0.5  # The share of a price that is paid in a batch.
+    cache_read: Annotated[float, Meta(ge=0)] | None = None  # Read from the prompt cache; absent: as `input`.
+    cache_write: Annotated[float, Meta(ge=0)] | None = None  # Written to it; absent: as `input`.
 
 
 class Cache(_Table, frozen=True):
     """Answers of earlier runs for requests that are the same to the byte."""
 
-    days: Annotated[int, Meta(ge=1)]
+    days: Annotated[int, Meta(ge=1)]  # How old an answer may be.
 
 
 class Ledger(_Table, frozen=True):
@@ -169,10 +171,12 @@ class Ledger(_Table, frozen=True):
 class JobFile(_Table, frozen=True):
     """A whole job file."""
 
-    name: Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    model: str = ""
-    max_tokens: Whole = 1024
-    noun: Text = "rows"
+    name: Annotated[
+        str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
+    ]  # Its identity: runs and answers belong to it.
+    model: str = ""  # As the server knows it.
+    max_tokens: Whole = 1024  # Of an answer.
+    noun: Text = "rows"  # What lines and reports call the rows.
     id: str = ""  # A template for custom ids; empty: the key if it is legal, else a hash of it.
     params: dict[str, Any] = {}  # Passed through untouched.
     source: Source = Source()

@@ -14,7 +14,7 @@ from overnight.jobs.deadline import instant_before
 from overnight.jobs.look import look, next_wait_s
 from overnight.jobs.plan import Planned, Planner
 from overnight.jobs.send import send
-from overnight.jobs.sink import Sink, SqlSink
+from overnight.jobs.sink import Sink
 from overnight.jobs.work import Work
 from overnight.wire.batch import rfc3339
 
@@ -33,10 +33,7 @@ class Night:
 
     work: Work
     anew: bool = False
-    _sink: Sink | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._sink = writing.sink_of(self.work)
+    _sinks: dict[str, Sink | None] = field(default_factory=dict)
 
     def unfinished(self) -> list[str]:
         """Runs that were begun and have not ended, oldest first."""
@@ -114,8 +111,7 @@ class Night:
 
     def _check_sink(self, columns: Iterable[str]) -> None:
         """A statement that names what no answer has is found before anything is spent."""
-        if isinstance(self._sink, SqlSink):
-            self._sink = writing.sink_of(self.work, columns)
+        writing.sink_of(self.work.job, columns, self.work.environment)
 
     def _tell_planned(self, planned: Planned, *, is_nothing: bool, is_quiet: bool) -> None:
         """`is_quiet`: there was something to do in an earlier run, so that nothing new is no news."""
@@ -150,12 +146,15 @@ class Night:
                     f"{reading.error}. The other {planned.to_send - 1} were not sent"
                 )
 
-    def send(self, run_id: str) -> int:
-        """Everything that is planned; how many rows are on their way, those that wait for another's answer too."""
-        work = self.work
+    def send(self, run_id: str, *, is_late: bool = False) -> int:
+        """Everything that is planned; how many rows are on their way, those that wait for another's answer too.
+
+        `is_late`: only what was begun, of which nobody knows yet whether it is at the server.
+        """
+        work, wanted = self.work, ("submitting",) if is_late else ("planned", "submitting")
         budget = Budget(work, run_id, work.job.settings.limits.budget_usd)
         with work.begin() as connection:
-            queue = [batch.id for batch in batches.of_run(connection, run_id, "planned", "submitting")]
+            queue = [batch.id for batch in batches.of_run(connection, run_id, *wanted)]
         while queue:
             batch_job = queue.pop(0)
             with work.begin() as connection:
@@ -188,8 +187,7 @@ class Night:
     def _answered(self, run_id: str, waiting: Waiting) -> bool:
         """Whether every row has its last answer; False if time is up before."""
         while True:
-            if not late.is_late(self.work, run_id):
-                self.send(run_id)
+            self.send(run_id, is_late=late.is_late(self.work, run_id))
             if not self._wait(run_id, waiting):
                 return False
             self._take_answers(run_id, is_final=False)
@@ -203,7 +201,10 @@ class Night:
     def _take_answers(self, run_id: str, *, is_final: bool) -> None:
         with self.work.begin() as connection:
             runs.copy_answers(connection, run_id, is_final=is_final)
-        writing.write(self.work, run_id, self._sink, is_final=is_final)
+            if run_id not in self._sinks:
+                columns = self.work.columns.of(connection, run_id, 0, 0)
+                self._sinks[run_id] = writing.sink_of(self.work.job, columns, self.work.environment)
+        writing.write(self.work, run_id, self._sinks[run_id], is_final=is_final)
         if is_final:
             writing.write_file(self.work, run_id)
 

@@ -7,13 +7,13 @@ Key: TypeAlias = str | int
 State: TypeAlias = Literal[
     "planned",  # Not sent yet.
     "submitted",  # In a batch that a server has.
-    "succeeded",
+    "succeeded",  # There is an answer.
     "invalid",  # An answer that is not what [output] asks for.
     "refused",  # The model declined.
     "truncated",  # max_tokens came before the end.
-    "errored",
-    "expired",
-    "canceled",
+    "errored",  # The server refused it, or failed at it.
+    "expired",  # Its batch had no time for it.
+    "canceled",  # Its batch was cancelled before it was asked.
     "missing",  # The batch ended and said nothing about it.
     "held",  # Not sent: the budget was spent.
 ]

@@ -107,10 +107,14 @@ def _field(name: str, value: Any) -> Json:
     if isinstance(value, list):
         return {"enum": value}
     if isinstance(value, dict):
-        if "enum" in value and "type" not in value and all(isinstance(item, str) for item in value["enum"]):
+        if "type" not in value and isinstance(value.get("enum"), list) and _are_texts(value["enum"]):
             return {"type": "string", **value}
         return cast(Json, value)
     raise JobError(f"[output.schema] {name}: a field is a type, a list of values, or a JSON Schema")
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _closed(schema: Json) -> Json:

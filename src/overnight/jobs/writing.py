@@ -1,6 +1,6 @@
 """Answers out of the ledger into the sink: each once, or again without effect if a crash came in between."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from overnight.errors import JobError
 from overnight.jobs import runs
@@ -14,16 +14,15 @@ from overnight.jobs.work import Columns, Work
 _PAGE = 1_000
 
 
-def sink_of(work: Work, columns: Iterable[str] = ()) -> Sink | None:
-    """The sink that takes answers one by one, if the job has such.
+def sink_of(job: Job, columns: Iterable[str], environment: Mapping[str, str]) -> Sink | None:
+    """The sink that takes answers one by one, if the job has such. `columns`: of its source.
 
-    `columns` of the source, once they are known: a statement that names something else is then a JobError.
+    JobError if a statement names what no answer has.
     """
-    job = work.job
     if not job.settings.sink.sql:
         return None
-    names = {*job.field_names, *columns} if columns else ()
-    return SqlSink(job.settings.sink, home=job.home, environment=work.environment, names=names)
+    names = {*job.field_names, *columns}
+    return SqlSink(job.settings.sink, home=job.home, environment=environment, names=names)
 
 
 def write(work: Work, run_id: str, sink: Sink | None, *, is_final: bool) -> int:

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from overnight.testing.hostedfaults import Fault, Operation
-from overnight.testing.hostedrows import Outcome, Params, Script, canceled, expired, failed, message, text
+from overnight.testing.hostedrows import Outcome, Params, Script, Usage, canceled, expired, failed, message, text
 from overnight.testing.hostedservice import KEY, Create, HostedService, operation
 from overnight.testing.hostedwire import WireServer
 from overnight.wire.batch import MessageBatch
@@ -95,10 +95,10 @@ class HostedApi:
 
     # --- What results say ---------------------------------------------------------------------------------------
 
-    def usage(self, input_tokens: int, output_tokens: int) -> None:
-        """What every answer from now on says it took."""
+    def usage(self, input_tokens: int, output_tokens: int, *, cache_read: int = 0, cache_write: int = 0) -> None:
+        """What every answer from now on says it took; the prompt cache for an hour."""
         with self._changed:
-            self._told.usage = input_tokens, output_tokens
+            self._told.usage = Usage(input_tokens, output_tokens, cache_read, cache_write)
 
     def lose_rows(self, custom_ids: Collection[str]) -> None:
         """The next batch to end with such a request has no row of it in its results. Its counters hide that."""

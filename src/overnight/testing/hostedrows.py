@@ -25,6 +25,15 @@ class Outcome(NamedTuple):
     error: Detail | None = None
 
 
+class Usage(NamedTuple):
+    """The tokens of an answer."""
+
+    input: int
+    output: int
+    cache_read: int = 0
+    cache_write: int = 0  # For an hour.
+
+
 Params: TypeAlias = dict[str, Any]
 Script: TypeAlias = Callable[[str, Params], Outcome]  # From `custom_id` ("" in real time) and `params`.
 
@@ -65,18 +74,16 @@ def refusal_of(params: Params, *, version: str, is_batched: bool) -> str | None:
     return f"{gone[0]}: Extra inputs are not permitted" if gone else None
 
 
-def message_json(
-    outcome: Outcome, params: Params, *, message_id: str, usage: tuple[int, int] | None, tier: str
-) -> bytes:
+def message_json(outcome: Outcome, params: Params, *, message_id: str, usage: Usage | None, tier: str) -> bytes:
     """The Message of an answer. Without `usage` its tokens are the words of the request and of the answer."""
     said = sum(len(str(block.get("text", "")).split()) for block in outcome.content)
-    tokens_in, tokens_out = usage or (len(msgspec.json.encode(params).split()), said)
+    used = usage or Usage(len(msgspec.json.encode(params).split()), said)
     counted = {
-        "input_tokens": tokens_in,
-        "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": 0,
-        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 0},
-        "output_tokens": tokens_out,
+        "input_tokens": used.input,
+        "cache_creation_input_tokens": used.cache_write,
+        "cache_read_input_tokens": used.cache_read,
+        "cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": used.cache_write},
+        "output_tokens": used.output,
         "service_tier": tier,
         "inference_geo": "not_available",
     }

@@ -14,7 +14,7 @@ from overnight.errors import ApiError, InvalidRequest, NoResults, NotAuthenticat
 from overnight.testing import hostedrows
 from overnight.testing.hostedbatch import Batch, Row, unanswered
 from overnight.testing.hostedfaults import Faults, Operation, Refused, refusal
-from overnight.testing.hostedrows import Outcome, Params, Script
+from overnight.testing.hostedrows import Outcome, Params, Script, Usage
 from overnight.testing.hostedwire import Head, Reply
 from overnight.wire import complaint, create, problem, result
 from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch
@@ -50,7 +50,7 @@ class Told:
     done: int = 0
     word: str | None = None
     list_lag: int = 0
-    usage: tuple[int, int] | None = None
+    usage: Usage | None = None
     lost: set[str] = field(default_factory=set)
     doubled: set[str] = field(default_factory=set)
     extra: list[str] = field(default_factory=list)

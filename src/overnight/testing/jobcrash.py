@@ -1,6 +1,6 @@
-"""A nightly job that dies, or whose disk fills up, exactly where a test says: the `overnight` command with test doors.
+"""A nightly job that dies, or whose disk fills up, exactly where a test says: `overnight` with test doors.
 
-done = overnight("run", "tickets.toml", module="overnight.testing.jobcrash", environment=settings(crash_at="job.sunk"))
+subprocess.run([sys.executable, "-m", jobcrash.MODULE, "run", "job.toml"], env=settings(crash_at="job.sunk"))
 
 As a module it takes the arguments of `overnight`; where it fails comes from the environment:
 
