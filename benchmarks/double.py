@@ -40,7 +40,9 @@ class Double(BaseHTTPRequestHandler):
     """Create, retrieve, list, results, and the one message of a pre-flight."""
 
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # Head and body are two writes: without it each answer waits for an acknowledgement.
+    disable_nagle_algorithm = (
+        True  # Head and body are two writes: without it each answer waits for an acknowledgement.
+    )
     directory: Path
     shown: dict[str, dict[str, Any]]
 

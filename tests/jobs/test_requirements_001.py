@@ -8,23 +8,23 @@ import base64
 import csv
 import json
 import signal
-import time as wall
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from threading import Event
 
 import pytest
 from nights import Folder, Params, Served, Time, said, served
 
 import overnight
-from overnight.cli.joboptions import DONE, FAILED_ROWS
+from overnight.cli.joboptions import DONE, FAILED_ROWS, NOT_YET
 from overnight.jobs import api
+from overnight.ports.clock import SystemPause
 from overnight.ports.world import World
 from overnight.testing import crashpoint
 from overnight.testing.hosted import Outcome, canceled, expired, failed, text
 from overnight.testing.observed import upstream_process
 from overnight.testing.processes import ServerProcess
+from overnight.testing.wireclient import WireClient
 
 MODEL = "claude-haiku-4-5"
 ROWS = """
@@ -124,24 +124,21 @@ def test_001_03_the_poll_interval_is_a_parameter(
     program: Served, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`wait_for_batch(id, poll_interval=60)` is `Run.wait(poll=60)`: every 60 s one look, until it has ended."""
-    engine_may_answer, time, statuses = Event(), Time(), list[str]()
+    statuses = list[str]()
 
     def after_three(_seconds: float) -> None:
         if len(time.waits) == 3:
-            engine_may_answer.set()
+            program.release()
 
     time = Time(on_wait=after_three)
     monkeypatch.setattr(api, "World", lambda: World(clock=time, pause=time))
-    if program.kind == "ours":
-        program.answer = lambda params: text("ok") if engine_may_answer.wait(60) else text("too late")
-    program.double.end_after_looks(3)
+    program.hold()
     run = overnight.submit(REQUESTS, name="summaries", home=folder.home)
     run.wait(poll=60, on_status=lambda facts: statuses.append(facts["status"]))
     assert set(time.waits) == {60.0}
-    assert len(time.waits) >= 3
     assert statuses == ["in_progress"] * len(time.waits) + ["ended"]
-    if program.kind == "hosted":
-        assert (time.waits, program.double.looks) == ([60.0] * 3, 4)
+    assert program.calls.count(("GET", f"/v1/messages/batches/{run.batches[0]}")) == len(time.waits) + 1
+    assert len(time.waits) == 3 if program.kind == "hosted" else len(time.waits) >= 3
 
 
 def test_001_04_progress_is_succeeded_of_all_five_counts(server: Served, folder: Folder) -> None:
@@ -157,7 +154,7 @@ def test_001_04_progress_is_succeeded_of_all_five_counts(server: Served, folder:
     total = 2 + len(fates)
     assert printed[printed.index("Status: ended") + 1] == f"Progress: 2/{total}"
     if server.kind == "hosted":  # Whose counters stand still until the end.
-        assert printed[2:6] == ["Status: in_progress", "Progress: 0/5", "Status: ended", "Progress: 2/5"]
+        assert printed[3:7] == ["Status: in_progress", "Progress: 0/5", "Status: ended", "Progress: 2/5"]
 
 
 def test_001_05_an_unknown_status_neither_ends_nor_breaks_the_loop(folder: Folder, tmp_path: Path) -> None:
@@ -184,8 +181,9 @@ def test_001_06_each_result_is_a_line_with_its_text_or_its_error(server: Served,
     rows(folder, "good", *fates)
     folder.job(job(REAL_TIME, ONE_ATTEMPT, '[lines]\nrow = "{{ custom_id }}: {{ value }}"\n'))
     printed = folder.run(server.environment)
+    before_report = printed.lines[: printed.lines.index("Answered 1 rows")]
     assert (
-        sorted(line for line in printed.lines if line.startswith("req-"))
+        sorted(line for line in before_report if line.startswith("req-"))
         == [
             "req-001: A summary.",
             "req-002: Failed - max_tokens: too large",
@@ -426,7 +424,7 @@ max_bytes = 20_000
 
 
 def test_001_23_documents_and_images_are_base64_blocks_and_their_size_counts(server: Served, folder: Folder) -> None:
-    """Two files of 9,000 bytes would fit into a batch of 20,000; two of the 12,000 that base64 makes of them do not."""
+    """Two files of 9,000 bytes would fit into a batch of 20,000; as base64 they have 12,000, and do not."""
     files = {"invoice.pdf": b"%PDF-1.7" + b"a" * 8_992, "scan.png": b"\x89PNG\r\n\x1a\n" + b"b" * 8_992}
     (folder.home / "inbox").mkdir()
     for name, content in files.items():
@@ -488,16 +486,20 @@ def test_001_25_a_429_on_a_look_at_many_batches_asks_for_none_of_them(folder: Fo
 def test_001_25_a_limit_of_our_server_is_waited_for(
     folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """60 requests a minute, all spent by somebody else: each one more has to wait for a second."""
-    monkeypatch.setenv("OVERNIGHT_REQUESTS_PER_MINUTE", "60")
+    """6 requests a minute, all spent by somebody else: in real time, for the 10 s that this server asks for."""
+    monkeypatch.setenv("OVERNIGHT_REQUESTS_PER_MINUTE", "6")
     rows(folder, "one", "two")
-    folder.job(job("[batch]\npoll = 0.01\n"))
+    folder.job(job(REAL_TIME))
+    time = Time(on_wait=SystemPause().wait_s)
     with served("ours", tmp_path / "server") as server:
-        while "error" not in server.request("GET", "/v1/messages/batches"):
-            pass
-        began = wall.monotonic()
-        done = folder.command(server.environment, "run", "job.toml")
-        took_s = wall.monotonic() - began
-    assert "Waiting 1 s: the server is busy" in done.lines
-    assert took_s >= 1
-    assert (done.code, answers(folder)) == (DONE, ["ok", "ok"])
+        with closing(WireClient(server.url)) as somebody:
+            while somebody.call("GET", "/v1/messages/batches").status == 200:
+                pass
+        submitted = folder.submit(server.environment, time=time)
+        looked = folder.collect(server.environment)
+        assert server.calls.count(("POST", "/v1/messages/batches")) == 1 + len(time.waits)
+    assert time.waits
+    assert all(1 <= seconds <= 10 for seconds in time.waits)
+    assert submitted.lines[-1] == "Submitted 2 rows"
+    assert looked.code == NOT_YET
+    assert "Waiting 10 s: the server is busy" in looked.lines

@@ -1,11 +1,9 @@
-"""shared/requirements.md, text 002: requests as JSONL, tickets with a schema, a table of batches, time-outs, back-off."""
+"""shared/requirements.md, text 002: JSONL, tickets with a schema, a table of batches, time-outs, back-off."""
 
 import hashlib
 import json
 import re
-import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from nights import Folder, Params, Served, Time, said
+from nights import Folder, Params, Printed, Served, Time, said
 
 import overnight
 from overnight.cli import joboptions
@@ -95,6 +93,14 @@ def requests(folder: Folder) -> list[dict[str, Any]]:
     return found
 
 
+def command(environment: Mapping[str, str], *arguments: str | Path, world: World | None = None) -> Printed:
+    """`overnight …` in this process, which a command that ends well does not need one of its own for."""
+    done = CliRunner().invoke(cli, [str(argument) for argument in arguments], env=environment, obj=world)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Printed(done.exit_code, done.stdout.splitlines(), done.stderr)
+
+
 class Died(BaseException):
     """The process ended here."""
 
@@ -128,7 +134,7 @@ def loaded(folder: Folder, server: Served, monkeypatch: pytest.MonkeyPatch) -> o
 def test_002_01_a_file_of_whole_requests_is_submitted(folder: Folder, server: Served) -> None:
     wanted = requests(folder)
     server.answer = lambda params: text(said(params))
-    printed = folder.command(server.environment, "submit", "requests.jsonl")
+    printed = command(server.environment, "submit", folder.home / "requests.jsonl")
     assert (printed.code, printed.err) == (DONE, "")
     assert folder.collect(server.environment, name="requests.jsonl", wait_s=3600).code == DONE
     [batch] = server.batch_ids
@@ -147,7 +153,7 @@ def test_002_02_the_requests_are_on_disk_before_they_are_sent_and_are_what_is_se
     with pytest.raises(Died):
         folder.submit(server.environment, marks=DiesAt("job.intended"))
     assert server.batch_ids == []
-    spooled = folder.command({}, "results", "job.toml", "--requests").lines
+    spooled = command({}, "results", folder.home / "job.toml", "--requests").lines
     assert [json.loads(line)["custom_id"] for line in spooled] == ["ticket-001", "ticket-002", "ticket-003"]
 
     server.hold()
@@ -182,13 +188,13 @@ def test_002_04_the_status_can_be_asked_at_any_time(folder: Folder, server: Serv
     folder.submit(server.environment)
     [batch] = server.batch_ids
 
-    running = folder.command(server.environment, "status", batch)
+    running = command(server.environment, "status", batch)
     while server.kind == "ours" and "Processing: 1" not in running.lines:  # It has only begun.
-        running = folder.command(server.environment, "status", batch)
+        running = command(server.environment, "status", batch)
     assert running.lines[:4] == ["Status: in_progress", "Processing: 1", "Succeeded: 1", "Errored: 1"]
     server.release()
     folder.collect(server.environment, wait_s=3600)
-    ended = folder.command(server.environment, "status", batch)
+    ended = command(server.environment, "status", batch)
     assert ended.lines[:4] == ["Status: ended", "Processing: 0", "Succeeded: 2", "Errored: 1"]
 
 
@@ -221,9 +227,9 @@ def test_002_06_answers_have_the_shape_and_the_types_that_were_asked_for(folder:
     for params in asked:
         assert "Respond with JSON only" in said(params)
         assert params["output_config"]["format"]["schema"]["properties"] == {
-            "category": {"enum": ["billing", "technical", "feature-request", "bug"]},
-            "sentiment": {"enum": ["positive", "neutral", "negative"]},
-            "urgency": {"enum": ["low", "medium", "high"]},
+            "category": {"type": "string", "enum": ["billing", "technical", "feature-request", "bug"]},
+            "sentiment": {"type": "string", "enum": ["positive", "neutral", "negative"]},
+            "urgency": {"type": "string", "enum": ["low", "medium", "high"]},
             "hours": {"type": "number"},
         }
 
@@ -232,7 +238,7 @@ def test_002_07_the_number_that_is_printed_is_that_of_the_requests(folder: Folde
     """The text counts the fields of the counts, of which there are five."""
     given(folder)
     for number in range(4, 8):
-        folder.sql("insert into tickets values (?, 'one more')", f"00{number}")
+        folder.sql("insert into tickets values (?, ?)", f"00{number}", f"One more, {number}")
     printed = folder.submit(server.environment)
     assert f"Submitted batch {server.batch_ids[0]} with 7 requests" in printed.lines
 
@@ -304,7 +310,7 @@ def test_002_11_results_are_a_dict_by_id(
 def test_002_11_every_row_has_one_of_all_states(folder: Folder) -> None:
     given(folder)
     for number in range(4, 7):
-        folder.sql("insert into tickets values (?, 'one more')", f"00{number}")
+        folder.sql("insert into tickets values (?, ?)", f"00{number}", f"One more, {number}")
     fates = [triage(), failed("invalid_request_error", "no"), expired(), canceled(), text("{"), triage()]
     with HostedApi(lambda custom_id, params: fates[int(custom_id[-1]) - 1]) as hosted:
         hosted.lose_rows(["ticket-006"])
@@ -392,7 +398,8 @@ def test_002_18_three_attempts_further_and_further_apart(folder: Folder, what: s
     given(folder)
     time, out = Time(), list[str]()
     with HostedApi() as hosted:
-        hosted.next_create("500-nothing", times=3)
+        if what == "500":
+            hosted.next_create("500-nothing", times=3)
         at_hosted = {"ANTHROPIC_BASE_URL": hosted.url, "ANTHROPIC_API_KEY": hosted.key}
         environment = NOBODY if what == "nobody" else at_hosted
         with pytest.raises(ServerTrouble) as raised, folder.night(environment, out.append, time=time) as night:
@@ -403,7 +410,8 @@ def test_002_18_three_attempts_further_and_further_apart(folder: Folder, what: s
         if what == "nobody":
             assert time.waits == [1.0, 2.0]
         else:
-            assert [seconds for seconds in time.waits if seconds < 15] == [1.0, 2.0]
+            assert time.waits[0] == 1.0
+            assert time.waits[-1] == 2.0
         folder.submit(at_hosted, time=time)
         assert len(hosted.creates) == 1
 
@@ -460,13 +468,12 @@ def test_002_20_rows_are_read_and_sent_at_11_pm(
     server.hold()
     waited = NightTime(on_wait=lambda _seconds: _one_more(folder))
     monkeypatch.setattr(joboptions, "SystemPause", lambda: waited)
-    monkeypatch.setattr(joboptions, "World", partial(World, clock=waited))
-    command = ["submit", str(folder.home / "job.toml"), "--not-before", "23:00"]
-    done = CliRunner().invoke(cli, command, env=server.environment)
-    assert done.exit_code == DONE, done.output
+    at_11 = ("submit", folder.home / "job.toml", "--not-before", "23:00")
+    printed = command(server.environment, *at_11, world=World(clock=waited))
+    assert (printed.code, printed.err) == (DONE, "")
     assert len(waited.waits) == 1
     assert datetime.fromtimestamp(waited.now_ms() / 1000).strftime("%H:%M:%S") == "23:00:00"
-    assert f"Submitted batch {server.batch_ids[0]} with 4 requests" in done.output.splitlines()
+    assert f"Submitted batch {server.batch_ids[0]} with 4 requests" in printed.lines
 
 
 def _one_more(folder: Folder) -> None:
@@ -483,26 +490,19 @@ def test_002_21_contracts_invoices_mails_and_pdfs_are_documents(folder: Folder, 
     for name, data in {"a.txt": b"A contract", "b.pdf": PDF, "c.eml": b"Subject: hello", "d.png": PNG}.items():
         (inbox / name).write_bytes(data)
     folder.job(
-        'name = "documents"\nmodel = "claude-haiku-4-5"\nid = "{{ stem }}"\n[source]\nglob = "inbox/*"\nkey = "path"\n'
-        '[prompt]\ndocument = "{{ path }}"\nuser = "What is it?"\n[batch]\npoll = 0.01\n'
+        'name = "documents"\nmodel = "claude-haiku-4-5"\nid = "{{ stem }}"\n[source]\nglob = "inbox/*"\n'
+        'key = "path"\n[prompt]\ndocument = "{{ path }}"\nuser = "What is it?"\n[batch]\npoll = 0.01\n'
         '[sink]\nfile = "answers.csv"\n'
     )
     server.answer = lambda params: text(params["messages"][0]["content"][0]["type"])
     assert folder.run(server.environment).code == DONE
     asked = server.double.creates[0].params if server.kind == "hosted" else server.double.realtime
-    sources = sorted(
-        [(params["messages"][0]["content"][0]["source"]) for params in asked], key=lambda found: found["media_type"]
-    )
-    assert [(source["media_type"], source["data"]) for source in sources] == [
-        ("application/pdf", "JVBERi0xLjQg/wA="),
-        ("image/png", "iVBORw0KGgo="),
-        *sorted(
-            [("text/plain", "A contract"), ("text/plain", "Subject: hello")], key=lambda pair: _order(sources, pair)
-        ),
-    ]
+    sources = [params["messages"][0]["content"][0]["source"] for params in asked]
+    assert {(source["type"], source["media_type"], source["data"]) for source in sources} == {
+        ("text", "text/plain", "A contract"),
+        ("base64", "application/pdf", "JVBERi0xLjQg/wA="),
+        ("text", "text/plain", "Subject: hello"),
+        ("base64", "image/png", "iVBORw0KGgo="),
+    }
     rows = (folder.home / "answers.csv").read_text().splitlines()
     assert [row.split(",")[0] for row in rows[1:]] == ["inbox/a.txt", "inbox/b.pdf", "inbox/c.eml", "inbox/d.png"]
-
-
-def _order(sources: list[dict[str, str]], pair: tuple[str, str]) -> int:
-    return [source["data"] for source in sources].index(pair[1])

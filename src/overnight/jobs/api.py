@@ -250,7 +250,7 @@ def submit(requests: Iterable[Mapping[str, Any]], *, name: str, say: Say | None 
     NotSpent if there is none.
     """
     given = [Row(str(request["custom_id"]), {}, dict(request)) for request in requests]
-    settings.setdefault("noun", "requests")
+    settings = {"noun": "requests", "source": {"requests": "from Python"}, **settings}  # So that no prompt is missed.
     made = Job(name, **settings)
     job = Job._of(replace(made.plan, rows=lambda: given))
     run = job.submit(say=say)

@@ -79,9 +79,9 @@ def items_of(connection: Connection, batch_job: int) -> list[Row[Any]]:
     return list(found)
 
 
-def requests_of(connection: Connection, batch: Row[Any]) -> list[bytes]:
+def requests_of(connection: Connection, batch: Row[Any]) -> Iterator[bytes]:
     """The encoded requests of a batch, in its order: those of its items that are to be sent."""
-    segment, params, first, found = -1, list[bytes](), 0, list[bytes]()
+    segment, params, first = -1, list[bytes](), 0
     for item in items_of(connection, batch.id):
         if item.state not in ("planned", "submitted"):
             continue
@@ -93,8 +93,7 @@ def requests_of(connection: Connection, batch: Row[Any]) -> list[bytes]:
             more_room=bool(item.more_room),
             explained=item.explained if item.is_explained else "",
         )
-        found.append(split.request(item.custom_id, changed))
-    return found
+        yield split.request(item.custom_id, changed)
 
 
 def halve(connection: Connection, batch: Row[Any], at: str) -> list[int]:

@@ -67,6 +67,7 @@ def _download(work: Work, batch: Row[Any]) -> Tally:
                 else:
                     seen.add(read[0])
                     found.append((open_items[read[0]], read[1]))
+            found.sort(key=lambda one: one[0].position)  # Results come in any order; rows of a segment lie together.
             with work.begin() as connection:
                 connection.execute(insert(answers).values(batch_job=batch.id, part=part, lines=pack.packed(raw)))
                 apply(work, connection, found)

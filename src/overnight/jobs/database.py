@@ -36,8 +36,15 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """A transaction: durable on leaving, undone on an error. JobError where the database refuses a statement,
         ServerTrouble where it cannot be reached or is lost on the way."""
+        self._check_file()
         with self.errors(), self._engine.begin() as connection:
             yield connection
+
+    def _check_file(self) -> None:
+        """An SQLite file that was there at first and is gone: SQLite would make an empty one, without the tables."""
+        url = self._engine.url
+        if _is_file(url) and not Path(str(url.database)).is_file():
+            raise ServerTrouble(f"{self._where} db: the SQLite file {url.database} is gone")
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -61,12 +68,18 @@ def _url_of(text: str, home: Path, where: str) -> URL:
         raise JobError(f"{where} db is no database URL, such as postgresql://user:password@host/name") from None
     if url.drivername in ("postgres", "postgresql"):
         return url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
-        file = home / url.database
-        if not url.database.startswith("file:") and not file.is_file():  # Else SQLite makes an empty one.
+    if _is_file(url):
+        file = home / str(url.database)
+        if not file.is_file():  # Else SQLite makes an empty one.
             raise JobError(f"{where} db: there is no SQLite file {file}")
-        return url if url.database.startswith("file:") else url.set(database=str(file))
+        return url.set(database=str(file))
     return url
+
+
+def _is_file(url: URL) -> bool:
+    """Whether it is SQLite in a file with a path, not in memory and not by a URI of SQLite."""
+    name = url.database or ":memory:"
+    return url.get_backend_name() == "sqlite" and name != ":memory:" and not name.startswith("file:")
 
 
 def _engine_of(url: URL, where: str) -> Engine:

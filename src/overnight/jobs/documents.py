@@ -30,17 +30,16 @@ def block(path: Path) -> dict[str, Any]:
     """
     kind = path.suffix.lower()
     try:
-        size = path.stat().st_size
-        encoded = size * 4 // 3
-        if encoded > limits.JOB_DOCUMENT_BYTES_MAX:
-            raise NotReadable(
-                f"{path.name} has {encoded} bytes in base64, and {limits.JOB_DOCUMENT_BYTES_MAX} can be sent"
-            )
-        data = path.read_bytes()
+        encoded = path.stat().st_size * 4 // 3
+        data = path.read_bytes() if encoded <= limits.JOB_DOCUMENT_BYTES_MAX else b""
     except OSError as error:
         raise NotReadable(f"cannot read {path.name}: {error.strerror}") from error
     except ValueError as error:  # A NUL in the path.
         raise NotReadable(f"cannot read {path.name!r}: {error}") from error
+    if encoded > limits.JOB_DOCUMENT_BYTES_MAX:
+        raise NotReadable(
+            f"{path.name} has {encoded} bytes in base64, and {limits.JOB_DOCUMENT_BYTES_MAX} can be sent"
+        )
     if kind == ".pdf":
         return {"type": "document", "source": _base64("application/pdf", data)}
     if kind in _IMAGES:

@@ -39,6 +39,10 @@ class _Named(msgspec.Struct, forbid_unknown_fields=True):
     betas: list[str] = []
 
 
+class _File(msgspec.Struct):
+    endpoints: dict[str, Any] = {}
+
+
 def address(endpoint: Endpoint, *, environment: Mapping[str, str]) -> Address:
     """The server of a job: its own words, else the endpoint it names, else the SDK's variables.
 
@@ -78,10 +82,10 @@ def _named(name: str, environment: Mapping[str, str]) -> _Named:
     path = endpoints_file(environment)
     found: dict[str, Any] = {"local": {"base_url": "http://127.0.0.1:8642"}}
     try:
-        found |= tomllib.loads(path.read_text(encoding="utf-8")).get("endpoints", {})
+        found |= msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File).endpoints
     except FileNotFoundError:
         pass
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # No TOML, no UTF-8, no tables.
         raise JobError(f"cannot read {path}: {error}") from error
     if name not in found:
         raise JobError(f"[endpoint] use: {path} has no [endpoints.{name}]; it has {', '.join(sorted(found))}")

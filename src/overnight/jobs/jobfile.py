@@ -70,9 +70,7 @@ class Batch(_Table, frozen=True):
     """How rows are cut into batches, and how they are waited for."""
 
     max_requests: Annotated[int, Meta(ge=1, le=limits.BATCH_REQUESTS_MAX)] = limits.JOB_BATCH_REQUESTS  # In a batch.
-    max_bytes: Annotated[int, Meta(ge=1_000, le=limits.BATCH_BODY_BYTES_MAX)] = (
-        limits.JOB_BATCH_BYTES
-    )  # Of a body as it is sent.
+    max_bytes: Annotated[int, Meta(ge=1_000, le=limits.BATCH_BODY_BYTES_MAX)] = limits.JOB_BATCH_BYTES  # As sent.
     min_batch: Annotated[int, Meta(ge=0)] = 0  # Fewer rows than this are asked in real time.
     poll: Annotated[float, Meta(gt=0)] = 0.0  # Seconds between looks, fixed; 0: 1, growing to 300.
     on_unknown: Literal["adopt", "resubmit", "stop"] = "adopt"  # When it is not known if a batch was made.
@@ -80,7 +78,7 @@ class Batch(_Table, frozen=True):
 
 
 class Limits(_Table, frozen=True):
-    """What a run may cost and how long it may take. USD."""
+    """What a run may cost, in USD, and how long it may take."""
 
     budget_usd: Money | None = None  # For a run; batches that are likely to go beyond it are held.
     attempts: Annotated[int, Meta(ge=1, le=10)] = 3  # For each row, over all batches.
@@ -171,9 +169,7 @@ class Ledger(_Table, frozen=True):
 class JobFile(_Table, frozen=True):
     """A whole job file."""
 
-    name: Annotated[
-        str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
-    ]  # Its identity: runs and answers belong to it.
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")]  # Runs and answers belong to it.
     model: str = ""  # As the server knows it.
     max_tokens: Whole = 1024  # Of an answer.
     noun: Text = "rows"  # What lines and reports call the rows.
@@ -258,5 +254,5 @@ def _table_of(kind: Any) -> tuple[type[_Table] | None, str]:
 def _in_toml_words(complaint: str) -> str:
     """msgspec's "Expected `int`, got `str` - at `$.limits.attempts`" as "limits.attempts: expected …"."""
     what, _, where = complaint.partition(" - at `$.")
-    what = what.replace("`", "")
-    return f"{where.rstrip('`')}: {what[:1].lower()}{what[1:]}" if where else what
+    what = what[:1].lower() + what[1:].replace("`", "")
+    return f"{where.rstrip('`')}: {what}" if where else what

@@ -7,7 +7,7 @@ and a loss of power. It holds prompts and answers, so its file is for its owner 
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,21 +81,28 @@ def of_url(text: str, *, home: Path) -> Ledger:
 
 
 def _opened(engine: Engine, where: str) -> Ledger:
-    ledger = Ledger(engine, where)
-    try:
-        with ledger.begin() as connection:
-            tables.metadata.create_all(connection)
-        missing = [
-            f"{table.name}.{column.name}"
-            for table in tables.metadata.sorted_tables
-            for column in table.columns
-            if column.name not in {found["name"] for found in inspect(engine).get_columns(table.name)}
-        ]
-    except exc.SQLAlchemyError as error:
-        raise StoreError(f"the ledger {where} cannot be opened: {getattr(error, 'orig', error)}") from error
-    if missing:
-        raise StoreError(f"the ledger {where} was made by another version: it lacks {', '.join(missing)}")
+    with ExitStack() as undo:
+        undo.callback(engine.dispose)
+        ledger = Ledger(engine, where)
+        try:
+            with ledger.begin() as connection:
+                tables.metadata.create_all(connection)
+            missing = _missing(engine)
+        except exc.SQLAlchemyError as error:
+            raise StoreError(f"the ledger {where} cannot be opened: {getattr(error, 'orig', error)}") from error
+        if missing:
+            raise StoreError(f"the ledger {where} was made by another version: it lacks {', '.join(missing)}")
+        undo.pop_all()
     return ledger
+
+
+def _missing(engine: Engine) -> list[str]:
+    return [
+        f"{table.name}.{column.name}"
+        for table in tables.metadata.sorted_tables
+        for column in table.columns
+        if column.name not in {found["name"] for found in inspect(engine).get_columns(table.name)}
+    ]
 
 
 def _durable(connection: Any, _record: Any) -> None:
@@ -114,14 +121,18 @@ def take(ledger: Ledger, job: str, holder: str, now_ms: int, *, is_alive: Any) -
     `is_alive(holder)`: False if it is known that a holder is gone, so that a crash costs no wait.
     """
     until = float(now_ms + limits.JOB_LOCK_TTL_MS)
-    with ledger.begin() as connection:
-        row = connection.execute(select(locks.c.holder, locks.c.until_ms).where(locks.c.job == job)).first()
-        if row is None:
-            connection.execute(insert(locks).values(job=job, holder=holder, until_ms=until))
-            return
-        if row.holder != holder and row.until_ms > now_ms and is_alive(row.holder):
-            raise JobHeld(f"{job} is being worked on by {row.holder}")
-        connection.execute(update(locks).where(locks.c.job == job).values(holder=holder, until_ms=until))
+    found = select(locks.c.holder, locks.c.until_ms).where(locks.c.job == job).with_for_update()
+    try:
+        with ledger.begin() as connection:
+            row = connection.execute(found).first()
+            if row is None:
+                connection.execute(insert(locks).values(job=job, holder=holder, until_ms=until))
+                return
+            if row.holder != holder and row.until_ms > now_ms and is_alive(row.holder):
+                raise JobHeld(f"{job} is being worked on by {row.holder}")
+            connection.execute(update(locks).where(locks.c.job == job).values(holder=holder, until_ms=until))
+    except exc.IntegrityError as error:  # SQLite locks the database; others let two insert at once.
+        raise JobHeld(f"{job} was taken by another process at this moment") from error
 
 
 def renew(connection: Connection, job: str, holder: str, now_ms: int) -> None:

@@ -1,17 +1,19 @@
 """Looking at batches that a server works on: one request for all of them, at growing intervals."""
 
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
 from overnight import limits
 from overnight.errors import ServerTrouble
 from overnight.jobs import adopt, batches
-from overnight.jobs.server import Listed, Refused, ShownBatch
+from overnight.jobs.server import Busy, Listed, Refused, ShownBatch
 from overnight.jobs.tables import items
 from overnight.jobs.work import Work
 
+_SENT = ("submitted", "ended", "collected", "lost")
 _GROWTH = 1.5
 _JITTER = 0.2  # Of a wait, so that many jobs that began at 23:00 do not ask at the same moments.
 
@@ -24,31 +26,44 @@ def next_wait_s(previous: float, *, fixed: float, uniform: float) -> float:
     return plain * (1 - _JITTER * uniform) if plain == limits.JOB_POLL_S_MAX else plain
 
 
-def look(work: Work, run_id: str, *, is_first: bool) -> int:
-    """Bring every submitted batch of a run up to date; how many are not ended yet.
+class Looked(NamedTuple):
+    """How many batches have not ended, and how long a busy server wants to be left alone."""
+
+    left: int
+    busy_s: float
+
+
+def look(work: Work, run_id: str, *, is_first: bool) -> Looked:
+    """Bring every submitted batch of a run up to date.
 
     A server that cannot be asked, or answers nonsense, says nothing about a batch: it is asked again later.
     """
     with work.begin() as connection:
         waiting = batches.of_run(connection, run_id, "submitted")
-    shown = _shown(work, waiting)
-    left = 0
+        together = Counter(batch.attempt for batch in batches.of_run(connection, run_id, *_SENT))
+    shown, busy_s = _shown(work, waiting)
+    left = []
     for batch in waiting:
         found = shown.get(batch.batch_id)
         if isinstance(found, ShownBatch):
-            left += not _noted(work, batch, found, is_first=is_first, is_alone=len(waiting) == 1)
+            is_done = _noted(work, batch, found, is_first=is_first, is_alone=together[batch.attempt] == 1)
         else:
-            left += not (isinstance(found, Refused) and found.status == 404 and _gone(work, batch))
-    if left > 1:
-        work.tell("waiting", run_id, batches=left)
-    return left
+            is_done = isinstance(found, Refused) and found.status == 404 and _gone(work, batch)
+        if not is_done:
+            left.append(batch)
+    if any(together[batch.attempt] > 1 for batch in left):
+        work.tell("waiting", run_id, batches=len(left))
+    return Looked(len(left), busy_s)
 
 
-def _shown(work: Work, waiting: list[Row[Any]]) -> Mapping[str, ShownBatch | Refused]:
+def _shown(work: Work, waiting: list[Row[Any]]) -> tuple[Mapping[str, ShownBatch | Refused], float]:
     wanted = {batch.batch_id for batch in waiting}
     found: dict[str, ShownBatch | Refused] = {}
     if len(waiting) > 1:
-        found |= _listed(work, wanted, oldest_ms=min(adopt.instant_ms(batch.intent_at) for batch in waiting))
+        listed = _listed(work, wanted, oldest_ms=min(adopt.instant_ms(batch.intent_at) for batch in waiting))
+        if isinstance(listed, Busy):
+            return {}, _busy_s(work, listed)
+        found |= listed
     for batch_id in sorted(wanted - found.keys()):
         one = work.server.retrieve(batch_id)
         if isinstance(one, ShownBatch):
@@ -57,18 +72,27 @@ def _shown(work: Work, waiting: list[Row[Any]]) -> Mapping[str, ShownBatch | Ref
             if one.status != 404:
                 raise ServerTrouble(f"{work.server.address.base_url} refuses: {one.message}")
             found[batch_id] = one
+        elif isinstance(one, Busy):
+            return found, _busy_s(work, one)
         else:
             work.tell("note", text=f"{batch_id}: {one.reason}; looking again later")
             break
-    return found
+    return found, 0.0
 
 
-def _listed(work: Work, wanted: set[str], *, oldest_ms: int) -> dict[str, ShownBatch]:
+def _busy_s(work: Work, busy: Busy) -> float:
+    work.tell("busy", seconds=busy.seconds, reason=busy.reason)
+    return busy.seconds
+
+
+def _listed(work: Work, wanted: set[str], *, oldest_ms: int) -> dict[str, ShownBatch] | Busy:
     """Those of `wanted` that a list has; an hour of clock difference is allowed for."""
     found: dict[str, ShownBatch] = {}
     after: str | None = None
     while len(found) < len(wanted):
         listed = work.server.list(after_id=after)
+        if isinstance(listed, Busy):
+            return listed
         if not isinstance(listed, Listed) or not listed.page.data:
             break
         found |= {batch.id: batch for batch in listed.page.data if batch.id in wanted}

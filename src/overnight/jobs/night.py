@@ -227,7 +227,7 @@ class Night:
         seconds, is_first = 0.0, True
         give_up = late.since_ms(work, run_id)
         while True:
-            left = look(work, run_id, is_first=is_first)
+            left, busy_s = look(work, run_id, is_first=is_first)
             is_first = False
             self._collect(run_id)
             if left == 0:
@@ -240,7 +240,7 @@ class Night:
                 return False
             seconds = next_wait_s(seconds, fixed=settings.batch.poll, uniform=work.world.entropy.uniform())
             bounds = [(at - now) / 1000 for at in (waiting.until_ms, give_up) if at is not None]
-            work.wait(max(0.0, min([seconds, *bounds])))
+            work.wait(max(0.0, min([max(seconds, busy_s), *bounds])))
 
     def _collect(self, run_id: str) -> None:
         with self.work.begin() as connection:
@@ -248,4 +248,5 @@ class Night:
         for batch in ended:
             collect(self.work, batch.id)
             self._take_answers(run_id, is_final=False)
+        if ended:  # Once for all of them: it adds up every row of the run.
             self.work.tell("cost", run_id, usd=closing.cost_usd(self.work, run_id))

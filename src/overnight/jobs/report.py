@@ -149,8 +149,7 @@ def _work(summary: Summary) -> Iterator[str]:
         yield f"Skipped: {summary.skipped_in_flight:,} {summary.noun} that an unfinished run has"
     if summary.skipped_failed:
         yield (
-            f"Skipped: {summary.skipped_failed:,} {summary.noun} that failed for good before; "
-            "--rerun failed asks them again"
+            f"Skipped: {summary.skipped_failed:,} {summary.noun} that failed for good before; --rerun asks them again"
         )
     if summary.cache_read_tokens or summary.cache_write_tokens:
         read, written = summary.cache_read_tokens, summary.cache_write_tokens

@@ -1,7 +1,7 @@
 """Statements about runs and their items."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -83,33 +83,31 @@ def keys_in_flight(connection: Connection, job: str, run_id: str) -> set[str]:
 
 def earlier(connection: Connection, job: str, digests: Sequence[str], *, since: str) -> dict[str, list[Earlier]]:
     """What ended runs of the job say about requests, by digest, newest first."""
+    ended = (runs.c.job == job) & runs.c.status.in_(("reporting", "ended")) & (runs.c.created_at >= since)
+    began = {run.id: run.created_at for run in connection.execute(select(runs.c.id, runs.c.created_at).where(ended))}
+    rows = list[Any]()
+    for start in range(0, len(digests) if began else 0, _IN_MAX):
+        # No join: SQLite would begin with the runs, and read every item they have.
+        wanted = items.c.digest.in_(digests[start : start + _IN_MAX])
+        rows += (row for row in connection.execute(select(*_EARLIER).where(wanted)) if row.run_id in began)
     found: dict[str, list[Earlier]] = {}
-    for start in range(0, len(digests), _IN_MAX):
-        rows = connection.execute(
-            select(
-                items.c.digest,
-                items.c.item_key,
-                items.c.state,
-                items.c.error_type,
-                items.c.error,
-                items.c.fields,
-                items.c.written,
-                runs.c.created_at,
-            )
-            .join(runs, runs.c.id == items.c.run_id)
-            .where(
-                (items.c.digest.in_(digests[start : start + _IN_MAX]))
-                & (runs.c.job == job)
-                & runs.c.status.in_(("reporting", "ended"))
-                & (runs.c.created_at >= since)
-            )
-            .order_by(runs.c.created_at.desc())
-        )
-        for row in rows:
-            key = key_of(row.item_key)
-            known = Earlier(key, row.state, row.error_type, row.error, row.fields, bool(row.written), row.created_at)
-            found.setdefault(row.digest, []).append(known)
+    for row in sorted(rows, key=lambda row: began[row.run_id], reverse=True):
+        key, began_at = key_of(row.item_key), began[row.run_id]
+        known = Earlier(key, row.state, row.error_type, row.error, row.fields, bool(row.written), began_at)
+        found.setdefault(row.digest, []).append(known)
     return found
+
+
+_EARLIER = (
+    items.c.run_id,
+    items.c.digest,
+    items.c.item_key,
+    items.c.state,
+    items.c.error_type,
+    items.c.error,
+    items.c.fields,
+    items.c.written,
+)
 
 
 def counts(connection: Connection, run_id: str) -> Counter[State]:
@@ -134,11 +132,11 @@ def common_errors(connection: Connection, run_id: str, *, limit: int = 5) -> lis
 
 def tokens(connection: Connection, run_id: str) -> Mapping[bool, tuple[int, int, int, int]]:
     """Input, output, cache read and cache written tokens of all answers: in batches (False), in real time (True)."""
-    sums = [func.coalesce(func.sum(items.c[name]), 0) for name in _USAGE]
-    found = connection.execute(
-        select(items.c.realtime, *sums).where(items.c.run_id == run_id).group_by(items.c.realtime)
-    )
-    return {bool(row[0]): (int(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in found}
+    # Sums, not groups: a database sorts all items to group them.
+    share = (1 - items.c.realtime, items.c.realtime)
+    sums = [func.coalesce(func.sum(items.c[name] * part), 0) for part in share for name in _USAGE]
+    found = [int(one) for one in connection.execute(select(*sums).where(items.c.run_id == run_id)).one()]
+    return {False: (found[0], found[1], found[2], found[3]), True: (found[4], found[5], found[6], found[7])}
 
 
 _USAGE = ("input_tokens", "output_tokens", "cache_read", "cache_write")
@@ -146,14 +144,15 @@ _USAGE = ("input_tokens", "output_tokens", "cache_read", "cache_write")
 
 def output_history(connection: Connection, job: str, *, limit: int = 1_000) -> list[int]:
     """Output tokens of the latest answers of a job."""
-    found = connection.execute(
-        select(items.c.output_tokens)
-        .join(runs, runs.c.id == items.c.run_id)
-        .where((runs.c.job == job) & (items.c.state == "succeeded") & (items.c.output_tokens > 0))
-        .order_by(runs.c.created_at.desc(), items.c.position.desc())
-        .limit(limit)
-    )
-    return list(found.scalars())
+    newest_first = select(runs.c.id).where(runs.c.job == job).order_by(runs.c.created_at.desc())
+    found = list[int]()
+    for run_id in connection.execute(newest_first).scalars().all():
+        mine = (items.c.run_id == run_id) & (items.c.state == "succeeded") & (items.c.output_tokens > 0)
+        wanted = select(items.c.output_tokens).where(mine).order_by(items.c.position.desc())
+        found += connection.execute(wanted.limit(limit - len(found))).scalars()
+        if len(found) == limit:
+            break
+    return found
 
 
 def copy_answers(connection: Connection, run_id: str, *, is_final: bool) -> int:
@@ -189,12 +188,11 @@ def copy_answers(connection: Connection, run_id: str, *, is_final: bool) -> int:
     return len(waiting)
 
 
-def mark_written(connection: Connection, run_id: str, positions: Iterable[int]) -> None:
+def mark_written(connection: Connection, run_id: str, positions: Sequence[int]) -> None:
     """The sink has these."""
-    connection.execute(
-        update(items).where((items.c.run_id == run_id) & (items.c.position == bindparam("at"))).values(written=1),
-        [{"at": position} for position in positions],
-    )
+    for start in range(0, len(positions), _IN_MAX):
+        these = items.c.position.in_(positions[start : start + _IN_MAX])
+        connection.execute(update(items).where((items.c.run_id == run_id) & these).values(written=1))
 
 
 def page_of_answers(
@@ -227,10 +225,8 @@ def _answer(row: Row[Any]) -> Answer:
 
 def first_of(connection: Connection, run_id: str, segment: int) -> int:
     """The position of the first item of a segment; the others follow it."""
-    found = connection.execute(
-        select(func.min(items.c.position)).where((items.c.run_id == run_id) & (items.c.segment == segment))
-    )
-    return int(found.scalar_one())
+    mine = (spool.c.run_id == run_id) & (spool.c.segment == segment)
+    return int(connection.execute(select(spool.c.first).where(mine)).scalar_one())
 
 
 def source_rows(connection: Connection, run_id: str, segment: int) -> list[dict[str, Any]]:
@@ -260,9 +256,14 @@ def add_segment(
     planned: Sequence[Mapping[str, Any]],
 ) -> None:
     """Spool a segment and add its items."""
-    packed_rows = pack.packed(encode(row) for row in rows)
     connection.execute(
-        insert(spool).values(run_id=run_id, segment=segment, requests=pack.packed(rendered), source_rows=packed_rows)
+        insert(spool).values(
+            run_id=run_id,
+            segment=segment,
+            first=planned[0]["position"],
+            requests=pack.packed(rendered),
+            source_rows=pack.packed(encode(row) for row in rows),
+        )
     )
     connection.execute(insert(items), [dict(item) for item in planned])
 
@@ -275,10 +276,21 @@ def note(connection: Connection, run_id: str, at: str, name: str, facts: Mapping
 def failures(connection: Connection, run_id: str) -> list[Row[Any]]:
     """Items that have no good answer and could be asked again."""
     wanted = items.c.state.in_(("invalid", "truncated", "errored", "expired", "missing")) & items.c.same_as.is_(None)
-    found = connection.execute(
-        select(items).where((items.c.run_id == run_id) & wanted & (items.c.written == 0)).order_by(items.c.position)
-    )
-    return list(found)
+    mine = (items.c.run_id == run_id) & wanted & (items.c.written == 0)
+    return list(connection.execute(select(*_FAILED).where(mine).order_by(items.c.position)))
+
+
+_FAILED = (  # Every row of a run may have failed.
+    items.c.position,
+    items.c.state,
+    items.c.attempts,
+    items.c.error_type,
+    items.c.error,
+    items.c.bytes,
+    items.c.more_room,
+    items.c.explained,
+    items.c.is_explained,
+)
 
 
 def has_succeeded(connection: Connection, job: str, shape: str) -> bool:

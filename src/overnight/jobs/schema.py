@@ -59,7 +59,21 @@ class Shape:
         if found is not None:
             where = ".".join(map(str, found.absolute_path))
             raise NotValid(f"{where}: {found.message}" if where else found.message)
+        return _with_whole_numbers(value, self.schema)
+
+
+def _with_whole_numbers(value: Any, schema: Any) -> Any:
+    """124500.0 is an integer to JSON Schema; it is stored and printed as 124500."""
+    if not isinstance(schema, dict):
         return value
+    if isinstance(value, float) and "integer" in schema.get("type", ""):
+        return int(value)
+    if isinstance(value, list):
+        return [_with_whole_numbers(item, schema.get("items")) for item in value]
+    if isinstance(value, dict):
+        fields = schema.get("properties", {})
+        return {name: _with_whole_numbers(item, fields.get(name)) for name, item in value.items()}
+    return value
 
 
 def shape_of(output: Output, *, home: Path) -> Shape | None:

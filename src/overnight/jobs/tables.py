@@ -44,6 +44,7 @@ spool = Table(  # Requests as they were rendered, and the rows they came from: g
     metadata,
     Column("run_id", String(40), primary_key=True),
     Column("segment", Integer, primary_key=True),
+    Column("first", Integer, nullable=False),  # The position of its first item; the others follow it.
     Column("requests", LargeBinary, nullable=False),
     Column("source_rows", LargeBinary, nullable=False),
 )
@@ -76,7 +77,7 @@ items = Table(
     _number("written"),  # Whether the sink has it.
     Index("items_by_id", "run_id", "custom_id", unique=True),
     Index("items_of_batch", "batch_job", "position"),
-    Index("items_by_state", "run_id", "state"),
+    Index("items_by_state", "run_id", "state", "written", "position"),  # A page of unwritten answers is one range.
     Index("items_by_digest", "digest"),
 )
 

@@ -18,7 +18,7 @@ def is_alive(name: str) -> bool:
         return True
     try:
         os.kill(int(rest), 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # The latter: no pid at all.
         return False
     except PermissionError:
         pass

@@ -87,7 +87,7 @@ def test_a_whole_report() -> None:
         "This month: $12.48",
         "A year of such nights: ~$175",
         "Skipped: 12 tickets that an unfinished run has",
-        "Skipped: 1,234 tickets that failed for good before; --rerun failed asks them again",
+        "Skipped: 1,234 tickets that failed for good before; --rerun asks them again",
         "Prompt cache: 1,200,000 tokens read, 400 written",
         "Batches: msgbatch_1, msgbatch_2",
         "Run: run_7, 3 h 5 min",

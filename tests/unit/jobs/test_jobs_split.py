@@ -1,7 +1,8 @@
 """jobs.split: batches by number and by exact bytes. The oracle is the JSON of a whole body."""
 
 import json
-from itertools import groupby
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -11,10 +12,9 @@ from hypothesis import strategies as st
 
 from overnight.jobs import split
 
-ids = st.text("abcdefghijklmnopqrstuvwxyzABC0123456789_-", min_size=1, max_size=64)
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-params = st.dictionaries(texts, st.one_of(texts, st.integers(-(2**63), 2**63), st.booleans(), st.none()), max_size=3)
-requests = st.lists(st.tuples(ids, params), min_size=1, max_size=20)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+params = st.dictionaries(texts, texts | st.integers(-(2**63), 2**63) | st.booleans() | st.none(), max_size=2)
+requests = st.lists(st.tuples(st.sampled_from(["a", "INV-001", "x" * 64]), params), max_size=4)
 
 
 def whole(pairs: list[tuple[str, dict[str, Any]]]) -> bytes:
@@ -45,25 +45,20 @@ def test_a_body_of_nothing_is_json() -> None:
     assert json.loads(split.body([])) == {"requests": []}
 
 
-@given(requests, st.integers(1, 7), st.integers(0, 200))
-def test_batches_keep_both_bounds_and_take_what_fits(
-    pairs: list[tuple[str, dict[str, Any]]], most: int, room: int
-) -> None:
-    parts = encoded(pairs)
-    largest = max(len(split.body([part])) for part in parts)
-    max_bytes = largest + room
-    numbers = list(split.cut(map(len, parts), max_requests=most, max_bytes=max_bytes))
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 7), st.integers(0, 200))
+def test_batches_keep_both_bounds_and_take_what_fits(sizes: list[int], most: int, room: int) -> None:
+    parts = [b"x" * size for size in sizes]
+    max_bytes = len(split.body([max(parts)])) + room
+    numbers = list(split.cut(sizes, max_requests=most, max_bytes=max_bytes))
     batches = [
-        [part for part, _ in group]
-        for _, group in groupby(zip(parts, numbers, strict=True), key=lambda pair: pair[1])
+        [part for part, _ in group] for _, group in groupby(zip(parts, numbers, strict=True), key=itemgetter(1))
     ]
-    assert sum(batches, []) == parts, "every request once, in its order"
-    assert numbers == sorted(numbers)
-    assert set(numbers) == set(range(len(batches)))
+    assert [part for batch in batches for part in batch] == parts, "every request once, in its order"
+    assert sorted(set(numbers)) == list(range(len(batches)))
     for batch in batches:
         assert len(batch) <= most
         assert len(split.body(batch)) <= max_bytes
-    for batch, following in zip(batches, batches[1:], strict=False):
+    for batch, following in pairwise(batches):
         assert len(batch) == most or len(split.body([*batch, following[0]])) > max_bytes, "greedy"
 
 

@@ -1,0 +1,133 @@
+"""What a night costs the ledger grows with its segments and batches. Counted in statements and in SQLite's own steps,
+never in seconds, which this machine shares."""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nights import Folder, Time
+from sqlalchemy import Engine, Pool, event
+
+from overnight.testing.hosted import HostedApi, failed, text
+
+FEW, MANY = 2_000, 4_000
+PER_BATCH = 100
+STATEMENTS_PER_BATCH_MAX = 40
+STEPS = 100  # Of SQLite's virtual machine, between two looks.
+JOB = f"""
+name = "tickets"
+model = "claude-haiku-4-5"
+max_tokens = 50
+[source]
+db = "sqlite:///rows.db"
+sql = "select id, subject from tickets where category is null order by id"
+key = "id"
+[prompt]
+user = "{{{{ subject }}}}"
+[output]
+choices = ["billing", "technical"]
+[sink]
+db = "sqlite:///rows.db"
+sql = "update tickets set category = :value where id = :key and category is null"
+[derive]
+is_short = "len(subject) < 100"
+[limits]
+budget_usd = 100.0
+[batch]
+max_requests = {PER_BATCH}
+"""
+
+
+class Cost:
+    """What SQLite was asked to do. Many rows in one call are one statement."""
+
+    def __init__(self) -> None:
+        self.statements = Counter[str]()
+        self.steps = 0
+
+    @property
+    def total(self) -> int:
+        return self.statements.total()
+
+    def stepped(self) -> None:
+        self.steps += STEPS
+
+
+@contextmanager
+def counted() -> Iterator[Cost]:
+    """Everything that any database is asked in a block; it must be opened there."""
+    cost = Cost()
+
+    def on_statement(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        cost.statements[statement] += 1
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.set_progress_handler(cost.stepped, STEPS)
+
+    event.listen(Engine, "before_cursor_execute", on_statement)
+    event.listen(Pool, "connect", on_connect)
+    try:
+        yield cost
+    finally:
+        event.remove(Engine, "before_cursor_execute", on_statement)
+        event.remove(Pool, "connect", on_connect)
+
+
+def tickets(home: Path, rows: int) -> Folder:
+    home.mkdir()
+    folder = Folder(home)
+    folder.table("tickets", ["id integer primary key", "subject", "category"], [])
+    add(folder, 0, rows)
+    folder.job(JOB)
+    return folder
+
+
+def add(folder: Folder, first: int, rows: int) -> None:
+    new = [(key, f"Ticket {key}", None) for key in range(first, first + rows)]
+    folder.many("insert into tickets values (?, ?, ?)", new)
+
+
+def given(server: HostedApi) -> dict[str, str]:
+    return {"ANTHROPIC_BASE_URL": server.url, "ANTHROPIC_API_KEY": server.key}
+
+
+def night(home: Path, rows: int) -> Cost:
+    """A whole night, every tenth row of which is asked twice."""
+    tried = set[str]()
+
+    def answer(custom_id: str, params: dict[str, Any]) -> Any:
+        if custom_id.endswith("5") and custom_id not in tried:
+            tried.add(custom_id)
+            return failed("overloaded_error", "busy")
+        return text("billing")
+
+    folder = tickets(home, rows)
+    with HostedApi(answer) as server, counted() as cost:
+        assert folder.run(given(server)).code == 0
+    assert folder.sql("select count(*) from tickets where category = 'billing'") == [(rows,)]
+    return cost
+
+
+def test_a_night_of_twice_the_rows_takes_twice_the_work_and_no_statement_for_a_row(tmp_path: Path) -> None:
+    few, many = night(tmp_path / "few", FEW), night(tmp_path / "many", MANY)
+    batches = (MANY - FEW) // PER_BATCH
+    assert 0 < many.total - few.total < STATEMENTS_PER_BATCH_MAX * batches
+    assert many.total < 2.1 * few.total
+    assert many.steps < 2.2 * few.steps
+
+
+@pytest.mark.parametrize("is_anew", [pytest.param(False, id="as-always"), pytest.param(True, id="rerun")])
+def test_planning_a_night_does_not_read_the_nights_before_it(tmp_path: Path, is_anew: bool) -> None:
+    steps = []
+    for rows in (FEW, MANY):
+        folder = tickets(tmp_path / str(rows), rows)
+        with HostedApi(lambda custom_id, params: text("billing")) as server:
+            folder.run(given(server))
+            add(folder, MANY, 200)
+            with counted() as cost, folder.night(given(server), anew=is_anew) as night:
+                assert night.plan() is not None
+            steps.append(cost.steps)
+    assert steps[1] < 1.2 * steps[0]
