@@ -41,7 +41,7 @@ from overnight.server import config
 _ADDRESS = "127.0.0.1:8642"
 _LISTEN = re.compile(r"--listen \S+")
 _READY = re.compile(r"ready on http://(\S+)")
-_TIMEOUT_S = 30
+_TIMEOUT_S = 120  # Of a block; a machine that is busy with other things takes many times as long as an idle one.
 
 
 class Sandbox:

@@ -1,8 +1,20 @@
 """The pages about jobs, compared with the code that they repeat. `python tests/docs/renew.py` renews them."""
 
-import jobdocs
-from docpages import ROOT
+from typing import get_args
 
+import jobdocs
+from docpages import ROOT, table
+
+from overnight.jobs.retry import Attempt, after
+from overnight.jobs.row import State
+
+_AGAIN = {
+    "no": "final",
+    "the same request": "again",
+    "once, with twice the `max_tokens": "more_room",
+    "once, with what was wrong about the answer": "explained",
+    "the run pauses": "paused",
+}
 RENEW = "python tests/docs/renew.py"
 
 
@@ -41,3 +53,10 @@ def test_every_example_has_a_page_and_one_job_file() -> None:
     assert len(folders) == 6
     assert [folder.name for folder in folders if not (folder / "README.md").is_file()] == []
     assert [folder.name for folder in folders if not (folder / f"{folder.name}.toml").is_file()] == []
+
+
+def test_the_table_of_attempts_is_retry_py() -> None:
+    rows = table(ROOT / "docs" / "explanation" / "jobs.md", "test_the_table_of_attempts_is_retry_py")
+    found = {(state, kind): _AGAIN[again] for state, kind, again in rows}
+    assert found == {(state, kind): after(Attempt(state, 1, kind), attempts_max=3) for state, kind, _ in rows}  # type: ignore[arg-type]
+    assert {state for state, _, _ in rows} == set(get_args(State)) - {"planned", "submitted", "succeeded", "held"}

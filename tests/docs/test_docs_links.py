@@ -21,10 +21,8 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_every_page_below_docs_is_linked_from_its_index() -> None:
     index = ROOT / "docs" / "README.md"
-    decisions = ROOT / "docs" / "adr" / "README.md"
-    linked = {
-        (page.parent / target.partition("#")[0]).resolve() for page in (index, decisions) for _, target in links(page)
-    }
+    indexes = (index, ROOT / "docs" / "adr" / "README.md", ROOT / "docs" / "examples" / "README.md")
+    linked = {(page.parent / target.partition("#")[0]).resolve() for page in indexes for _, target in links(page)}
     assert {page for page in (ROOT / "docs").rglob("*.md") if page != index} - linked == set()
 
 

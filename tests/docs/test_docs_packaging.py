@@ -109,7 +109,7 @@ def test_every_pinned_version_is_a_plain_pin_and_nothing_is_missing() -> None:
     pinned = {_normal(name) for name in pins}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(ROOT / "requirements" / "dev.in").read_text().splitlines()]
-    names = {_normal(re.split(r"[<>=\s]", line)[0]) for line in wanted if line and not line.startswith("#")}
+    names = {_normal(re.split(r"[\[<>=\s]", line)[0]) for line in wanted if line and not line.startswith("#")}
     assert names - pinned == set()
 
 

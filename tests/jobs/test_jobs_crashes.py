@@ -242,9 +242,9 @@ class At:
 def test_a_locked_database_keeps_the_answers_until_it_is_free(folder: Folder, hosted: Served) -> None:
     prepared(folder, sink="sqlite:///rows.db?timeout=0.05")
     with closing(sqlite3.connect(folder.db, isolation_level=None)) as other:
+        locking = At("job.part-applied", lambda: other.execute("begin exclusive"))
         with pytest.raises(ServerTrouble, match="database is locked"):
-            lock = At("job.part-applied", lambda: other.execute("begin exclusive"))
-            folder.run(hosted.environment, time=Time(), marks=lock)
+            folder.run(hosted.environment, time=Time(), marks=locking)
     assert writes(folder) == []
     folder.run(hosted.environment, time=Time())
     assert (batches(hosted), writes(folder)) == (BATCHES, WRITES)
@@ -287,7 +287,7 @@ def test_a_postgresql_that_ends_our_session_keeps_the_answers(
 ) -> None:
     prepared(folder, sink="env:DATABASE")
     environment = {**hosted.environment, "DATABASE": postgres_url}
-    with pytest.raises(ServerTrouble, match="terminating connection|closed the connection"):
+    with pytest.raises(ServerTrouble, match=r"terminating connection|closed the connection"):
         folder.run(environment, time=Time())
     assert dying_postgres.execute("select * from writes").fetchall() == []
     # The source is another database here, in which all rows are still to do: they are answered, and are not asked.

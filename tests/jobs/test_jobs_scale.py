@@ -7,15 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-from nights import Folder, Time
+from nights import Folder
 from sqlalchemy import Engine, Pool, event
 
 from overnight.testing.hosted import HostedApi, failed, text
 
 FEW, MANY = 2_000, 4_000
 PER_BATCH = 100
-STATEMENTS_PER_BATCH_MAX = 40
+STATEMENTS_PER_BATCH_MAX = 90  # With its share of the retries; one for each row would be 100 more.
 STEPS = 100  # Of SQLite's virtual machine, between two looks.
 JOB = f"""
 name = "tickets"
@@ -33,7 +32,7 @@ choices = ["billing", "technical"]
 db = "sqlite:///rows.db"
 sql = "update tickets set category = :value where id = :key and category is null"
 [derive]
-is_short = "len(subject) < 100"
+is_short = "subject | length < 100"
 [limits]
 budget_usd = 100.0
 [batch]
@@ -116,18 +115,17 @@ def test_a_night_of_twice_the_rows_takes_twice_the_work_and_no_statement_for_a_r
     batches = (MANY - FEW) // PER_BATCH
     assert 0 < many.total - few.total < STATEMENTS_PER_BATCH_MAX * batches
     assert many.total < 2.1 * few.total
-    assert many.steps < 2.2 * few.steps
+    assert many.steps < 2.1 * few.steps
 
 
-@pytest.mark.parametrize("is_anew", [pytest.param(False, id="as-always"), pytest.param(True, id="rerun")])
-def test_planning_a_night_does_not_read_the_nights_before_it(tmp_path: Path, is_anew: bool) -> None:
+def test_planning_a_night_does_not_read_the_nights_before_it(tmp_path: Path) -> None:
     steps = []
-    for rows in (FEW, MANY):
+    for rows in (500, FEW):
         folder = tickets(tmp_path / str(rows), rows)
         with HostedApi(lambda custom_id, params: text("billing")) as server:
-            folder.run(given(server))
-            add(folder, MANY, 200)
-            with counted() as cost, folder.night(given(server), anew=is_anew) as night:
+            assert folder.run(given(server)).code == 0
+            add(folder, FEW, 200)
+            with counted() as cost, folder.night(given(server)) as night:
                 assert night.plan() is not None
             steps.append(cost.steps)
-    assert steps[1] < 1.2 * steps[0]
+    assert 0 < steps[1] < 1.2 * steps[0]

@@ -1,7 +1,8 @@
-"""shared/requirements.md, text 002: JSONL, tickets with a schema, a table of batches, time-outs, back-off."""
+"""What programs of users do, text 002: JSONL, tickets with a schema, a table of batches, time-outs, back-off."""
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -390,6 +391,40 @@ def test_002_16_counts_are_refreshed_and_only_the_end_has_a_time(folder: Folder,
     assert counts == [0, 3, 0]
     assert datetime.fromisoformat(completed_at).tzinfo is not None
     assert folder.ledger("select status from batch_jobs") == [("collected",)]
+
+
+MANY = """
+name = "documents"
+model = "claude-haiku-4-5"
+max_tokens = 50
+[source]
+sql = "select i as id, 'A document of ' || repeat('some words ', 20) || i as content from range(300000) t(i)"
+key = "id"
+[prompt]
+user = "{{ content }}"
+[batch]
+max_requests = 100000
+"""
+_RSS_BYTES_MAX = 320 * 2**20  # 240 measured. Requests and rows of 300,000 documents alone are 170 MB of JSON.
+
+
+def test_002_17_300000_documents_are_three_batches_and_memory_is_bounded(folder: Folder) -> None:
+    """The first row goes ahead in real time. Takes 45 s of a free core."""
+    folder.job(MANY)
+    with HostedApi() as hosted:
+        environment = {"ANTHROPIC_BASE_URL": hosted.url, "ANTHROPIC_API_KEY": hosted.key}
+        process = folder.started(environment, "submit", "job.toml")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        with process.stdout, process.stderr:
+            printed = process.stdout.read().splitlines()
+            _, status, used = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            assert (process.returncode, process.stderr.read()) == (DONE, "")
+        assert printed[0] == "300000 rows to do"
+        assert [len(create.custom_ids) for create in hosted.creates] == [99_999, 100_000, 100_000]
+        assert len({name for create in hosted.creates for name in create.custom_ids}) == 299_999
+    assert used.ru_maxrss * 1024 < _RSS_BYTES_MAX
 
 
 @pytest.mark.parametrize("what", ["nobody", "500"])

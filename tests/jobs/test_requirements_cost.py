@@ -1,4 +1,4 @@
-"""shared/requirements.md: the figures that users were promised, from our prices and our printing."""
+"""The figures that users were promised, from our prices and our printing."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -63,9 +63,9 @@ def test_003_11_costs_by_scenario() -> None:
     opus = rate("claude-opus-4-1")
     lines = by_scenario(
         [
-            Scenario("classifications (Haiku)", 1_000, Tokens(input=1_000, output=100), haiku),
-            Scenario("summaries (Sonnet)", 500, Tokens(input=5_000, output=1_000), sonnet),
-            Scenario("analyses (Opus)", 100, Tokens(input=50_000, output=10_000), opus),
+            Scenario("classifications (Haiku)", 1_000, Tokens(input=1_000_000, output=100_000), haiku),
+            Scenario("summaries (Sonnet)", 500, Tokens(input=2_500_000, output=500_000), sonnet),
+            Scenario("analyses (Opus)", 100, Tokens(input=5_000_000, output=1_000_000), opus),
         ]
     )
     assert table(lines).splitlines() == [

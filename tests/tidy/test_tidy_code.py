@@ -14,7 +14,12 @@ FUNCTION_LINES_MAX = 60
 # Where the world outside may be touched directly: by whole path, or by folder with a slash at its end.
 MAY_READ_TIME = ("src/overnight/ports/clock.py", "src/overnight/cli/", "src/overnight/testing/")
 MAY_ROLL_DICE = ("src/overnight/ports/entropy.py", "src/overnight/testing/")  # Tests bring a seed.
-MAY_READ_ENVIRONMENT = ("src/overnight/cli/", "src/overnight/jobs/api.py", "src/overnight/server/build.py", "src/overnight/testing/")
+MAY_READ_ENVIRONMENT = (
+    "src/overnight/cli/",
+    "src/overnight/jobs/api.py",
+    "src/overnight/server/build.py",
+    "src/overnight/testing/",
+)
 MAY_CATCH_EVERYTHING = {
     "src/overnight/runner/pool.py": 1,  # A bug in an engine costs one request.
     "src/overnight/store/committer.py": 1,  # A bug in one operation costs its caller, not the thread of all.

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from overnight.cli.joboptions import DONE, ends_with_code, job_argument, loaded
+from overnight.cli.joboptions import DONE, ends_with_code, loaded
 from overnight.jobs.cost import money
-from overnight.jobs.estimate import Estimate, by_volume, compare, table
+from overnight.jobs.estimate import Estimate, Scenario, by_scenario, by_volume, compare, table
 from overnight.jobs.foresee import foresee, try_out
 from overnight.jobs.job import Job
 from overnight.jobs.jobfile import Currency
@@ -23,9 +23,12 @@ Examples:
   overnight estimate tickets.toml --try 3             … after three rows were asked in real time, which is paid
   overnight estimate tickets.toml --models claude-haiku-4-5,claude-sonnet-4-5
   overnight estimate tickets.toml --table             what 10,000, 100,000 and a million such rows cost
+  overnight estimate tickets.toml invoices.toml       jobs beside each other
 """
 )
-@job_argument
+@click.argument(
+    "jobs", metavar="JOB.toml...", nargs=-1, required=True, type=click.Path(path_type=Path, dir_okay=False)
+)
 @click.option(
     "--try", "tried", type=click.IntRange(1, 20), help="Ask this many rows in real time first, and show them."
 )
@@ -33,9 +36,13 @@ Examples:
 @click.option("--table", "as_table", is_flag=True, help="By volume.")
 @click.option("--json", "is_json", is_flag=True, help="JSON instead of text.")
 @ends_with_code
-def estimate(job: Path, tried: int | None, models: str | None, as_table: bool, is_json: bool) -> int:
-    """What a run would be and cost now. Reads the source; sends nothing unless told to try."""
-    plan, world = loaded(job), World()
+def estimate(jobs: tuple[Path, ...], tried: int | None, models: str | None, as_table: bool, is_json: bool) -> int:
+    """What a run would be and cost now. Reads the source; sends nothing unless told to try. Several jobs: a table."""
+    world = World()
+    if len(jobs) > 1:
+        click.echo(table(by_scenario(_scenario(loaded(job), world) for job in jobs)))
+        return DONE
+    plan = loaded(jobs[0])
     answers = try_out(plan, tried, environment=os.environ) if tried else []
     for row in answers:
         click.echo(f"{row.custom_id}: {row.text or row.error}")
@@ -52,6 +59,11 @@ def estimate(job: Path, tried: int | None, models: str | None, as_table: bool, i
     else:
         _print(plan, found)
     return DONE
+
+
+def _scenario(plan: Job, world: World) -> Scenario:
+    found = foresee(plan, environment=os.environ, world=world)
+    return Scenario(plan.settings.name, found.rows, found.tokens, rate_at(plan.settings, world.clock.now_ms()))
 
 
 def _number(value: object) -> object:

@@ -31,6 +31,7 @@ Examples:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write a whole file.")
 @click.option("--failed", is_flag=True, help="Only rows without an answer.")
 @click.option("--raw", is_flag=True, help="The lines of the server.")
+@click.option("--json", is_flag=True, expose_value=False, help="JSON, which it is without this too.")
 @click.option("--requests", "as_requests", is_flag=True, help="The requests, as JSONL.")
 @ends_with_code
 def results(name: str, output: Path | None, failed: bool, raw: bool, as_requests: bool) -> int:

@@ -1,5 +1,6 @@
 """What a run has cost, and may still cost: decided before each batch, from what is known by then."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 from sqlalchemy import Connection, func, select
@@ -8,6 +9,7 @@ from overnight.errors import NotSpent
 from overnight.jobs import runs
 from overnight.jobs.cost import Cost, Tokens, cost_of
 from overnight.jobs.estimate import CHARACTERS_PER_TOKEN
+from overnight.jobs.output import Reading
 from overnight.jobs.prices import Rate, rate_at
 from overnight.jobs.tables import batch_jobs, items
 from overnight.jobs.tables import runs as runs_table
@@ -23,7 +25,7 @@ class Budget:
     """The budget of one run. NotSpent, before anything is sent, if there is one and no price is known."""
 
     def __init__(self, work: Work, run_id: str, usd: float | None) -> None:
-        self._work, self._run_id = work, run_id
+        self._run_id = run_id
         self._usd = None if usd is None else Decimal(str(usd))
         self._rate = rate(work)
         if self._usd is not None and self._rate is None:
@@ -34,6 +36,8 @@ class Budget:
             )
         with work.begin() as connection:
             history = runs.output_history(connection, work.job.settings.name)
+            spent = cost_so_far(connection, run_id, self._rate).batch if self._usd is not None else None
+        self._spent = spent or Decimal(0)  # Once, and not for each batch: it adds up every row of the run.
         most = work.job.settings.max_tokens
         self._output = Decimal(sum(min(one, most) for one in history)) / len(history) if history else Decimal(most)
 
@@ -42,14 +46,17 @@ class Budget:
         if self._usd is None:
             return True
         likely = self._likely(size, requests, realtime=realtime)
-        return self._spent(connection) + self._under_way(connection) + likely <= self._usd
+        return self._spent + self._under_way(connection) + likely <= self._usd
+
+    def spend(self, readings: Iterable[Reading]) -> None:
+        """Count answers that came in real time since this was made; of batches none comes while others are sent."""
+        for one in readings:
+            tokens = Tokens(one.input_tokens, one.output_tokens, one.cache_read, one.cache_write)
+            self._spent += cost_of(tokens, self._rate, realtime=True).batch or Decimal(0)
 
     def _likely(self, size: int, requests: int, *, realtime: bool = False) -> Decimal:
         tokens = Tokens(int(size / CHARACTERS_PER_TOKEN), int(self._output * requests))
         return cost_of(tokens, self._rate, realtime=realtime).batch or Decimal(0)
-
-    def _spent(self, connection: Connection) -> Decimal:
-        return cost_so_far(connection, self._run_id, self._rate).batch or Decimal(0)
 
     def _under_way(self, connection: Connection) -> Decimal:
         """Batches that a server has, or may have."""

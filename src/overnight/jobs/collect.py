@@ -12,7 +12,7 @@ from overnight.jobs import batches, pack, runs
 from overnight.jobs.job import derive
 from overnight.jobs.output import Reading, decode_line
 from overnight.jobs.row import Answer
-from overnight.jobs.server import Broken
+from overnight.jobs.server import Broken, Busy
 from overnight.jobs.tables import answers, items
 from overnight.jobs.work import Work
 
@@ -36,23 +36,29 @@ def collect(work: Work, batch_job: int) -> Tally:
     while True:
         try:
             tally = _download(work, batch)
-            break
         except Broken as error:
             broken += 1
             if broken == _DOWNLOADS_MAX:
                 raise ServerTrouble(f"the results of {batch.batch_id} break off: {error}") from error
             work.tell("attempt_failed", batch.run_id, attempt=broken, error=str(error))
             work.wait(2.0**broken)
+            continue
+        if not isinstance(tally, Busy):
+            break
+        work.tell("busy", batch.run_id, seconds=tally.seconds, reason=tally.reason)
+        work.wait(tally.seconds)
     _finish(work, batch, tally)
     return tally
 
 
-def _download(work: Work, batch: Row[Any]) -> Tally:
+def _download(work: Work, batch: Row[Any]) -> Tally | Busy:
     with work.begin() as connection:
         connection.execute(delete(answers).where(answers.c.batch_job == batch.id))
         open_items = {item.custom_id: item for item in batches.items_of(connection, batch.id)}
     unknown, repeated, seen = 0, 0, set[str]()
     with work.server.results(batch.batch_id) as lines:
+        if isinstance(lines, Busy):
+            return lines
         if not isinstance(lines, Iterator):
             reason = getattr(lines, "message", "") or getattr(lines, "reason", "")
             raise Broken(reason)

@@ -23,17 +23,25 @@ class NotReadable(ValueError):
     """One document cannot be sent: its row fails, and no other."""
 
 
-def block(path: Path) -> dict[str, Any]:
-    """The block that carries the file at `path`. NotReadable if it is too large, gone, or of an unknown kind.
+def block(folder: Path, name: str) -> dict[str, Any]:
+    """The block that carries the file `name` of a folder.
+
+    NotReadable if it is too large, gone, of an unknown kind, or outside of the folder: names come from rows, and a
+    stranger who writes a row must not have other files sent.
 
     The size that counts is the encoded one: base64 makes four bytes of three.
     """
+    path = folder / name
     kind = path.suffix.lower()
     try:
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise NotReadable(f"{path.name} lies outside of the folder of documents ([prompt] folder)")
         encoded = path.stat().st_size * 4 // 3
         data = path.read_bytes() if encoded <= limits.JOB_DOCUMENT_BYTES_MAX else b""
     except OSError as error:
         raise NotReadable(f"cannot read {path.name}: {error.strerror}") from error
+    except NotReadable:
+        raise
     except ValueError as error:  # A NUL in the path.
         raise NotReadable(f"cannot read {path.name!r}: {error}") from error
     if encoded > limits.JOB_DOCUMENT_BYTES_MAX:

@@ -49,7 +49,7 @@ class Scenario(NamedTuple):
 
     name: str
     rows: int
-    per_row: Tokens
+    tokens: Tokens  # Of all rows.
     rate: Rate | None
 
 
@@ -100,10 +100,7 @@ def compare(tokens: Tokens, rates: Mapping[str, Rate | None]) -> list[Line]:
 
 def by_scenario(scenarios: Iterable[Scenario]) -> list[Line]:
     """What different workloads cost."""
-    return [
-        {"scenario": one.name, "rows": one.rows, **_costs(cost_of(one.per_row, one.rate), Decimal(one.rows))}
-        for one in scenarios
-    ]
+    return [{"scenario": one.name, "rows": one.rows, **_costs(cost_of(one.tokens, one.rate))} for one in scenarios]
 
 
 def table(lines: Sequence[Line], currency: jobfile.Currency | None = None) -> str:

@@ -43,6 +43,7 @@ class Prompt(_Table, frozen=True):
     user: str = ""  # The message of the user.
     system: str = ""  # The system prompt.
     document: str = ""  # Renders to the path of a PDF, an image or a text, sent in front of `user`.
+    folder: str = "."  # Where documents lie: a row can name none outside of it.
     cache: Literal["", "5m", "1h"] = ""  # Marks the system prompt for prompt caching.
 
 
@@ -113,7 +114,7 @@ class Lines(_Table, frozen=True):
     batch: str = "Batch submitted: {{ id }} with {{ requests }} requests"  # A batch is at the server.
     submitted: str = "Submitted {{ rows }} {{ noun }}"  # All batches are.
     resuming: str = "Resuming batch {{ id }}"  # A batch of an unfinished run is gone on with.
-    first_status: str = ""  # The first look at a batch; empty: as `status`.
+    first_status: str = ""  # The first look at a batch that still runs; empty: as `status`.
     status: str = "Status: {{ status }} | Done: {{ done }} | Remaining: {{ processing }}"  # A look at a batch.
     waiting: str = "Waiting for {{ batches }} batches..."  # Instead of a line for each, where there are many.
     ended: str = ""  # A batch has ended.

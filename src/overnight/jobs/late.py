@@ -66,7 +66,7 @@ def ask_all(work: Work, run_id: str, positions: list[int], budget: Budget) -> No
                 runs.hold(connection, run_id, positions[at:])
                 return
             runs.plan_alone(connection, run_id, position)
-        realtime.ask(work, run_id, [position])
+        budget.spend(realtime.ask(work, run_id, [position]))
 
 
 def _left(connection: Connection, run_id: str) -> list[int]:

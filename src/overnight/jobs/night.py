@@ -136,7 +136,7 @@ class Night:
             is_new = not runs.has_succeeded(connection, name, work.job.shape_digest())
         if planned.to_send < work.job.settings.batch.min_batch:
             late.ask_all(work, run_id, positions, Budget(work, run_id, work.job.settings.limits.budget_usd))
-        elif is_new and planned.to_send >= limits.JOB_PREFLIGHT_ROWS:
+        elif is_new and planned.is_rendered and planned.to_send >= limits.JOB_PREFLIGHT_ROWS:
             [reading] = realtime.ask(work, run_id, positions[:1])
             if reading.state != "succeeded":
                 with work.begin() as connection:

@@ -112,7 +112,7 @@ class Reader:
         return Reading(
             state,
             fields,
-            error=error[:_MAX_ERROR],
+            error=storable(error),
             text=text,
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
@@ -152,7 +152,12 @@ class Reader:
 
 def failed(state: State, error_type: str, error: str) -> Reading:
     """A reading without an answer."""
-    return Reading(state, {}, error_type=error_type, error=error[:_MAX_ERROR])
+    return Reading(state, {}, error_type=error_type, error=storable(error))
+
+
+def storable(error: str) -> str:
+    """An error as the ledger keeps it: not too long, and without what PostgreSQL has no form for."""
+    return error[:_MAX_ERROR].replace("\x00", "\\x00")
 
 
 def json_in(text: str) -> Any:

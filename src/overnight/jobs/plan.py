@@ -40,6 +40,7 @@ class Planned(NamedTuple):
     skipped_in_flight: int
     skipped_failed: int
     skipped_done: int
+    is_rendered: bool  # By a template, which may be wrong for all of them; whole requests have none.
 
     def is_nothing(self, *, drop_known: bool) -> bool:
         """Whether there is no run: no row, or (`drop_known`) none that is not known from before."""
@@ -81,6 +82,7 @@ class Planner:
     _rows: int = 0
     _to_send: int = 0
     _reused: int = 0
+    _is_rendered: bool = False
     _segments: int = 0
     _skipped_in_flight: int = 0
     _skipped_failed: int = 0
@@ -130,6 +132,7 @@ class Planner:
             self._skipped_in_flight,
             self._skipped_failed,
             self._skipped_done,
+            self._is_rendered,
         )
         with self.ledger.begin() as connection:
             if planned.is_nothing(drop_known=self.drop_known):
@@ -150,6 +153,7 @@ class Planner:
         for number, row in enumerate(rows):
             if number == 0:
                 check(row.columns)
+                self._is_rendered = row.request is None
             rendered = self.job.renderer(row)
             self._unique.add(row.key, rendered.custom_id)
             if encode(row.key).decode() in self._in_flight:

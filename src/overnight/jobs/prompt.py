@@ -85,7 +85,7 @@ class Renderer:
         text = self._user.render(names) if self._user else ""
         if self._document is None:
             return text
-        shown = [block(self._home / self._document.render(names))]
+        shown = [block(self._home / self._job.prompt.folder, self._document.render(names))]
         return [*shown, {"type": "text", "text": text}] if text else shown
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from overnight import limits
-from overnight.jobs.cost import about, money
+from overnight.jobs.cost import about, money, per_year
 from overnight.jobs.jobfile import Currency, Report
 from overnight.jobs.row import FAILED, Answer, State
 from overnight.jobs.tell import one_line, printable, span
@@ -141,7 +141,8 @@ def _cost(summary: Summary, currency: Currency | None) -> Iterator[str]:
     if summary.month_usd is not None:
         yield f"This month: {both(summary.month_usd)}"
     if summary.year_usd is not None:
-        yield f"A year of such nights: {both(summary.year_usd, roughly=True)}"
+        saved = summary.saved_usd and f", {both(per_year(summary.saved_usd), roughly=True)} saved"
+        yield f"A year of such nights: {both(summary.year_usd, roughly=True)}{saved or ''}"
 
 
 def _work(summary: Summary) -> Iterator[str]:

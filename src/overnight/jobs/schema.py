@@ -15,6 +15,17 @@ from overnight.jobs.jobfile import Output
 Json = dict[str, Any]
 _TYPES = ("string", "integer", "number", "boolean", "array", "object", "null")
 _SCHEMA_WORDS = ("type", "properties", "$ref", "anyOf", "oneOf", "allOf", "enum", "const", "$defs")
+_KEYWORDS = frozenset(jsonschema.Draft202012Validator.VALIDATORS) | {
+    "$schema",
+    "$id",
+    "$defs",
+    "$comment",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "definitions",
+}
 
 
 class PydanticModel(Protocol):
@@ -66,7 +77,7 @@ def _with_whole_numbers(value: Any, schema: Any) -> Any:
     """124500.0 is an integer to JSON Schema; it is stored and printed as 124500."""
     if not isinstance(schema, dict):
         return value
-    if isinstance(value, float) and "integer" in schema.get("type", ""):
+    if isinstance(value, float) and value.is_integer() and "integer" in schema.get("type", ""):
         return int(value)
     if isinstance(value, list):
         return [_with_whole_numbers(item, schema.get("items")) for item in value]
@@ -107,7 +118,9 @@ def expanded(schema: Json) -> Json:
 
 
 def _is_short(schema: Json) -> bool:
-    """A field may be called "type" or "enum": then its value is a type's name, or a table, and no schema has that."""
+    """A field may be called "type" or "enum": no schema has a key that is no keyword, or a type's name for `enum`."""
+    if any(name not in _KEYWORDS for name in schema):
+        return True
     if schema.get("type") in ("object", "array") or isinstance(schema.get("properties"), dict):
         return False
     return all(isinstance(value, dict) or value in _TYPES for value in schema.values())

@@ -64,8 +64,8 @@ def plain(lines: Lines, noun: str, write: Callable[[str], None]) -> Listener:
         templates[name].check(("noun", *facts))
 
     def listen(event: Event) -> None:
-        is_first = event.name == "status" and event.facts["first"] and lines.first_status
-        template = templates.get("first_status" if is_first else event.name)
+        is_first = event.name == "status" and event.facts["first"] and event.facts["status"] != "ended"
+        template = templates.get("first_status" if is_first and lines.first_status else event.name)
         if template is None or (event.name == "row" and not lines.row):
             return
         line = template.render({"noun": noun, **event.facts})

@@ -40,7 +40,11 @@ def plain(value: Any, column: str, *, where: str) -> Any:
 
 def _scalar(value: Any, column: str, where: str) -> Any:
     match value:
-        case None | bool() | int() | str():
+        case None | bool() | int():
+            return value
+        case str():
+            if not _is_unicode(value):
+                raise JobError(f"{where} column {column!r} holds half a character, which UTF-8 has no form for")
             return value
         case float():
             return value if math.isfinite(value) else None
@@ -53,6 +57,14 @@ def _scalar(value: Any, column: str, where: str) -> Any:
         case _:
             kind = type(value).__name__
             raise JobError(f"{where} column {column!r} holds a {kind}, which JSON has no form for: cast it to text")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _of_decimal(value: Decimal) -> int | float | None:

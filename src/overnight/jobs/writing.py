@@ -7,6 +7,7 @@ from overnight.jobs import runs
 from overnight.jobs.job import Job
 from overnight.jobs.ledger import Ledger
 from overnight.jobs.outfile import FileSink
+from overnight.jobs.output import storable
 from overnight.jobs.row import Answer, Key
 from overnight.jobs.sink import Sink, SqlSink
 from overnight.jobs.work import Columns, Work
@@ -70,7 +71,7 @@ def _sunk(sink: Sink, answers: list[Answer], now: str) -> dict[Key, str]:
             try:
                 sink.write([answer], now)
             except JobError as error:
-                refused[answer.key] = str(error)
+                refused[answer.key] = storable(str(error))
         return refused
     return {}
 

@@ -66,8 +66,8 @@ def test_an_endpoint_by_name_comes_from_the_users_file(home: dict[str, str]) -> 
 @pytest.mark.parametrize(
     ("environment", "path"),
     [
-        ({"HOME": "/home/me"}, "/home/me/.config/overnight/endpoints.toml"),
-        ({"HOME": "/home/me", "XDG_CONFIG_HOME": "/etc/xdg"}, "/etc/xdg/overnight/endpoints.toml"),
+        ({"HOME": "/people/me"}, "/people/me/.config/overnight/endpoints.toml"),
+        ({"HOME": "/people/me", "XDG_CONFIG_HOME": "/etc/xdg"}, "/etc/xdg/overnight/endpoints.toml"),
     ],
 )
 def test_the_users_file_lies_where_configuration_lies(environment: dict[str, str], path: str) -> None:

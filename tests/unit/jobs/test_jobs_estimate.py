@@ -142,8 +142,8 @@ def test_an_unknown_model_stays_in_the_comparison() -> None:
     ]
 
 
-def test_a_scenario_costs_all_its_rows() -> None:
-    (line,) = by_scenario([Scenario("letters", 3, Tokens(output=1_000_000), RATE)])
+def test_a_scenario_costs_all_its_tokens() -> None:
+    (line,) = by_scenario([Scenario("letters", 3, Tokens(output=3_000_000), RATE)])
     assert line == {
         "scenario": "letters",
         "rows": 3,

@@ -87,7 +87,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 def planned(  # noqa: PLR0917
     rows: int, to_send: int, reused: int = 0, in_flight: int = 0, failed: int = 0, done: int = 0
 ) -> Planned:
-    return Planned(rows, to_send, reused, in_flight, failed, done)
+    return Planned(rows, to_send, reused, in_flight, failed, done, is_rendered=True)
 
 
 def row(key: Key, x: Any = None) -> Row:
@@ -138,9 +138,15 @@ def test_a_batch_is_bounded_by_bytes_too(bench: Bench) -> None:
 
 
 def test_no_rows_make_no_run(bench: Bench) -> None:
-    assert bench.plan([]) == planned(rows=0, to_send=0)
+    assert bench.plan([]).is_nothing(drop_known=False)
     assert bench.is_empty()
     assert bench.checked == []
+
+
+def test_whole_requests_are_not_rendered(bench: Bench) -> None:
+    request = {"custom_id": "r", "params": {"model": "m", "max_tokens": 1, "messages": []}}
+    found = bench.plan([Row("r", {}, request)], source={"requests": "a.jsonl"}, sink={"file": "out.csv"})
+    assert found == planned(rows=1, to_send=1)._replace(is_rendered=False)
 
 
 # --- what is not sent -------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_a_whole_report() -> None:
         "  4 × not done in 24 h",
         "Cost: $0.48 in batches, $0.96 in real time, $0.48 saved",
         "This month: $12.48",
-        "A year of such nights: ~$175",
+        "A year of such nights: ~$175, ~$175 saved",
         "Skipped: 12 tickets that an unfinished run has",
         "Skipped: 1,234 tickets that failed for good before; --rerun asks them again",
         "Prompt cache: 1,200,000 tokens read, 400 written",
@@ -111,7 +111,7 @@ def test_a_run_without_trouble_is_short() -> None:
             [
                 "Cost: $0.28 (Rs 23.38) in batches, $0.55 (Rs 46.75) in real time, $0.28 (Rs 23.38) saved",
                 "This month: $2.75 (Rs 233.75)",
-                "A year of such nights: ~$100 (~Rs 8,532)",
+                "A year of such nights: ~$100 (~Rs 8,532), ~$100 (~Rs 8,532) saved",
             ],
             id="in the user's currency too",
         ),

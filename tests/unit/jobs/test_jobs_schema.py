@@ -97,6 +97,14 @@ def test_a_schema_that_is_none_is_the_jobs_fault(short: Json, message: str, tmp_
     assert message in str(error.value)
 
 
+def test_a_whole_number_that_is_written_as_a_fraction_becomes_one() -> None:
+    """JSON Schema takes 1.0 for an integer, and a report would print it as 1.0."""
+    lines = {"type": "array", "items": {"type": "object", "properties": {"amount": {"type": ["integer", "null"]}}}}
+    shape = Shape(expanded({"lines": lines, "share": "number"}))
+    found = shape.checked({"lines": [{"amount": 124_500.0}, {"amount": None}], "share": 1.0})
+    assert repr(found) == "{'lines': [{'amount': 124500}, {'amount': None}], 'share': 1.0}"
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -131,7 +139,23 @@ def test_what_does_not_fit_says_where_and_why(value: Any, message: str) -> None:
 
 def test_what_fits_comes_back_as_it_was() -> None:
     value = {"department": "IT", "amount": 124_500, "description": "hosting"}
-    assert Shape(expanded(INVOICE)).checked(value) is value
+    assert Shape(expanded(INVOICE)).checked(value) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "expected"),
+    [
+        pytest.param({"type": "integer"}, 124_500.0, "124500", id="an integer that was written with a point"),
+        pytest.param({"type": "number"}, 124_500.0, "124500.0", id="a number"),
+        pytest.param({"type": ["integer", "null"]}, 7.0, "7", id="an integer, if any"),
+        pytest.param({"type": ["integer", "number"]}, 1.5, "1.5", id="nothing is cut off"),
+        pytest.param({"type": "array", "items": {"type": "integer"}}, [7.0], "[7]", id="in a list"),
+        pytest.param(True, 7.0, "7.0", id="anything goes"),
+    ],
+)
+def test_a_whole_number_is_an_integer_where_the_schema_says_so(field: Any, given: Any, expected: str) -> None:
+    found = Shape({"type": "object", "properties": {"a": field}}).checked({"a": given})
+    assert repr(found["a"]) == expected
 
 
 # --- pydantic -------------------------------------------------------------------------------------------------------
@@ -238,3 +262,8 @@ def test_only_one_way_may_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize("output", [Output(), Output(choices=["a", "b"])])
 def test_texts_and_choices_have_no_shape(output: Output, tmp_path: Path) -> None:
     assert shape_of(output, home=tmp_path) is None
+
+
+def test_a_key_that_is_no_keyword_makes_a_schema_the_short_form() -> None:
+    found = expanded({"enum": ["a", "b"], "amount": "integer"})
+    assert found["properties"] == {"enum": {"enum": ["a", "b"]}, "amount": {"type": "integer"}}
