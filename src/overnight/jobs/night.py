@@ -147,7 +147,7 @@ class Night:
                 )
 
     def send(self, run_id: str, *, is_late: bool = False) -> int:
-        """Everything that is planned; how many rows are on their way, those that wait for another's answer too.
+        """Everything that is planned; how many rows of the run have been sent, those that ask the same too.
 
         `is_late`: only what was begun, of which nobody knows yet whether it is at the server.
         """
@@ -169,8 +169,7 @@ class Night:
                     continue
             queue[:0] = send(work, batch_job)
         with work.begin() as connection:
-            counts = runs.counts(connection, run_id)
-        return counts["submitted"] + counts["planned"]
+            return runs.sent_rows(connection, run_id)
 
     def finish(self, run_id: str, waiting: Waiting) -> bool:
         """Go on with a run until it has ended and everybody is told; False if time is up before that."""

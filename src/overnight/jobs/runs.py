@@ -360,3 +360,10 @@ def refuse(connection: Connection, run_id: str, position: int, error: str) -> No
     mine = (items.c.run_id == run_id) & (items.c.position == position)
     values = {"state": "invalid", "error": error, "error_type": "sink", "fields": "", "is_explained": 1}
     connection.execute(update(items).where(mine).values(**values))
+
+
+def sent_rows(connection: Connection, run_id: str) -> int:
+    """How many rows of a run were sent, in batches or alone, or wait for the answer of one that asks the same."""
+    sent = ((items.c.bytes > 0) | items.c.same_as.is_not(None)) & (items.c.state != "held")
+    found = connection.execute(select(func.count()).where((items.c.run_id == run_id) & sent))
+    return int(found.scalar_one())
