@@ -154,6 +154,15 @@ def test_the_language_of_each_file_of_a_folder_is_named(home: Path, server: Serv
     assert (found["zoo"], found["eki"]) == ("German", "Japanese")
 
 
+@pytest.mark.parametrize("home", ["translation"], indirect=True)
+def test_letters_of_a_folder_become_lines_of_a_file(home: Path, server: ServerProcess) -> None:
+    run(home, server)
+    found = records(home / "translations.jsonl")
+    assert [row["stem"] for row in found] == ["abonnement", "factura", "lieferung"]
+    assert [row["state"] for row in found] == ["succeeded"] * 3
+    assert all(row["value"] for row in found), "the model inside names the language instead: it cannot translate"
+
+
 @pytest.mark.parametrize("home", ["documents"], indirect=True)
 def test_each_letter_of_a_folder_becomes_fields(home: Path, server: ServerProcess) -> None:
     run(home, server)
