@@ -50,7 +50,7 @@ def test_there_are_107_behaviours() -> None:
 
 def test_every_example_has_a_page_and_one_job_file() -> None:
     folders = [path for path in (ROOT / "docs" / "examples").iterdir() if path.is_dir()]
-    assert len(folders) == 6
+    assert len(folders) == 7
     assert [folder.name for folder in folders if not (folder / "README.md").is_file()] == []
     assert [folder.name for folder in folders if not (folder / f"{folder.name}.toml").is_file()] == []
 
