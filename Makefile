@@ -40,7 +40,7 @@ test-long: setup sdks ## the longer runs: more seeds, crash points and cases
 	OVERNIGHT_LONG=1 $(BIN)/pytest tests
 
 bench: setup ## all benchmarks, one JSON line each
-	for script in ingest results dispatch creates transports embedded; do $(BIN)/python benchmarks/$$script.py; done
+	for script in ingest results dispatch creates transports embedded jobs; do $(BIN)/python benchmarks/$$script.py; done
 
 fuzz: setup ## every fuzz target for a minute, 11 minutes in all; a finding lies in build/
 	$(BIN)/pip install --quiet atheris==3.0.0

@@ -21,7 +21,7 @@ from overnight.ports.entropy import SystemEntropy
 
 LABEL = "Classify the sentiment of the product review. Answer with one word: positive, negative or neutral."
 EXTRACT = 'Extract the invoice line as JSON with the keys "department", "amount" and "description".'
-LINE = "Marketing ordered printer paper from Acme Corp for Rs 640"
+LINE = "Marketing - printer paper - Rs 640"
 RECORD = {"department": "Marketing", "amount": 640, "description": "printer paper"}
 SCHEMA = {
     "type": "object",
@@ -129,7 +129,7 @@ def test_a_message_has_the_shape_of_the_api(engine: Embedded) -> None:
 
 def test_concurrent_answers_do_not_mix() -> None:
     """Not compared bit for bit: which requests share a step changes rounding, and 2 of 300 invoices by a digit."""
-    reviews = {"I love this kettle, it works perfectly.": "positive", "I want my money back.": "negative"}
+    reviews = {"I love this kettle, it works perfectly.": "positive", "It stopped working. Terrible.": "negative"}
     lines = {f"{who} - printer paper - Rs 640": who for who in ("HR", "IT", "Sales", "Marketing", "Finance", "Legal")}
     calls = [call(text, system=LABEL) for text in reviews] + [call(line, system=EXTRACT) for line in lines]
 
@@ -198,7 +198,7 @@ def test_a_schema_that_cannot_be_enforced_is_refused_and_harms_nobody(
     outcome = asyncio.run(engine.answer(call(output_config=wanted)))
     assert isinstance(outcome, Refused), outcome
     assert outcome.type == "invalid_request_error"
-    assert text_of(ask(engine, "I want my money back.", system=LABEL)) == "negative"
+    assert text_of(ask(engine, "It stopped working. Terrible.", system=LABEL)) == "negative"
 
 
 def test_a_forced_tool_is_called(engine: Embedded) -> None:
