@@ -179,8 +179,11 @@ def _both(lines: Listener, panel: Listener) -> Listener:
 
 
 def _line(text: str) -> None:
-    click.echo(text)
-    sys.stdout.flush()
+    try:
+        click.echo(text)
+        sys.stdout.flush()
+    except BrokenPipeError:  # Whoever read us has gone, as `head` does. The night goes on.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def finished(night: Night, run_id: str, manner: Manner) -> int:
