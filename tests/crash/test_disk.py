@@ -26,7 +26,7 @@ NOBODY = 65534
 def refused(data: Path, *, as_nobody: bool = False) -> str:
     """What a server says that must refuse to start on this directory."""
     change_user = f"os.geteuid() or os.setuid({NOBODY});" if as_nobody else ""
-    code = f"import os; import overnight.cli.main as main; {change_user} main.main()"
+    code = f"import os; import overnight.cli.main as main, overnight.cli.serve; {change_user} main.main()"
     command = [sys.executable, "-c", code, "serve", "--listen", "127.0.0.1:0", "--data", str(data)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (DAMAGED, ""), done
