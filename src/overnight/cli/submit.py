@@ -12,9 +12,9 @@ from overnight.jobs.deadline import next_time_ms, time_of_day
 @click.command(
     epilog="""\b
 Examples:
-  overnight submit tickets.toml                          the 11 pm half: returns when the batches are at the server
-  overnight submit tickets.toml --not-before 23:00       waits until then
-  overnight submit requests.jsonl                        whole requests, one a line
+  overnight submit tickets.toml                      the 11 pm half: ends when the batches are at the server
+  overnight submit tickets.toml --not-before 23:00   waits until then
+  overnight submit requests.jsonl                    whole requests, one a line
 """
 )
 @job_argument
