@@ -204,7 +204,7 @@ def test_000_13_an_amount_is_a_whole_number_or_no_answer(
 
 
 def test_000_13_the_model_in_the_box_reads_amounts_with_indian_separators(folder: Folder, tmp_path: Path) -> None:
-    """The row's own amount, and most of the others: the card of the model says how often it misreads one (INV-004)."""
+    """The row's own amount, and most of the others: the model's card says how often it misreads one (INV-004)."""
     fill(folder)
     folder.job(JOB.replace("claude-haiku-4-5", "overnight-tiny"))
     with running_server(tmp_path / "data", "--engine", "embedded") as server:
