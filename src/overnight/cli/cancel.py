@@ -40,5 +40,5 @@ def _cancel(server: Server, batch_id: str) -> int:
     if isinstance(shown, ShownBatch):
         click.echo(f"{batch_id}: {shown.processing_status}")
         return DONE
-    click.echo(f"overnight: {batch_id}: {getattr(shown, 'message', '') or getattr(shown, 'reason', '')}", err=True)
+    click.echo(f"overnight: {batch_id}: {shown.reason}", err=True)
     return ERROR

@@ -89,7 +89,7 @@ def _of_batch(batch_id: str) -> int:
     """As the courses that people learn from have it: null where there is nothing to say."""
     with server_of(None) as server, server.results(batch_id) as lines:
         if not isinstance(lines, Iterator):
-            said = getattr(lines, "message", "") or getattr(lines, "reason", "")
+            said = lines.reason
             click.echo(f"overnight: {batch_id}: {said}", err=True)
             return ERROR
         for line in lines:

@@ -45,9 +45,7 @@ def _of_batch(batch_id: str, is_json: bool) -> int:
     with server_of(None) as server:
         shown = server.retrieve(batch_id)
     if not isinstance(shown, ShownBatch):
-        click.echo(
-            f"overnight: {batch_id}: {getattr(shown, 'message', '') or getattr(shown, 'reason', '')}", err=True
-        )
+        click.echo(f"overnight: {batch_id}: {shown.reason}", err=True)
         return ERROR
     if is_json:
         click.echo(encode(shown))

@@ -60,7 +60,7 @@ def _download(work: Work, batch: Row[Any]) -> Tally | Busy:
         if isinstance(lines, Busy):
             return lines
         if not isinstance(lines, Iterator):
-            reason = getattr(lines, "message", "") or getattr(lines, "reason", "")
+            reason = lines.reason
             raise Broken(reason)
         for part, raw in enumerate(_parts(lines)):
             found = []

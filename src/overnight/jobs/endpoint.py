@@ -24,11 +24,6 @@ class Address(NamedTuple):
     key: str
     betas: tuple[str, ...] = ()
 
-    @property
-    def is_hosted(self) -> bool:
-        """Whether this is the hosted API, which has no Idempotency-Key."""
-        return self.base_url == HOSTED
-
     def __repr__(self) -> str:
         return f"Address({self.base_url})"
 

@@ -62,7 +62,7 @@ def try_out(job: Job, rows: int, *, environment: Mapping[str, str]) -> list[Trie
             rendered = job.renderer(row)
             answer = server.message(rendered.params)
             if not isinstance(answer, bytes):
-                raise ServerTrouble(f"{rendered.custom_id}: {getattr(answer, 'message', '') or answer[-1]}")
+                raise ServerTrouble(f"{rendered.custom_id}: {answer.reason}")
             reading = job.reader.of_message(answer)
             tried.append(Tried(rendered.custom_id, reading.text.strip(), reading.error, reading.output_tokens))
     return tried

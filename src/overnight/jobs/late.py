@@ -60,6 +60,8 @@ def ask_rest(work: Work, run_id: str) -> None:
 
 def ask_all(work: Work, run_id: str, positions: list[int], budget: Budget) -> None:
     """These rows in real time, as far as a budget goes; the others are held."""
+    if positions:
+        work.tell("note", run_id, text=f"asking {len(positions)} in real time, one by one")
     for at, position in enumerate(positions):
         with work.begin() as connection:
             if not budget.allows(connection, runs.bytes_of(connection, run_id, position), 1, realtime=True):

@@ -3,7 +3,6 @@
 import csv
 import errno
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from overnight.errors import DiskFull, JobError
 from overnight.jobs.row import Answer
 from overnight.jobs.sink import INTEGER_END, WHERE
 from overnight.jobs.source import OFFLINE
+from overnight.ports.files import replace_durably
 
 # What a spreadsheet takes for a formula at the begin of a cell (https://owasp.org/www-community/attacks/CSV_Injection).
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -48,9 +48,7 @@ class FileSink:
             try:
                 count, columns = _spooled(answers, self._spool)
                 self._format(self._spool, self._part, columns)
-                _sync(self._part)
-                self._part.rename(self._path)
-                _sync(self._path.parent)
+                replace_durably(self._part, self._path)
             finally:
                 self._spool.unlink(missing_ok=True)
                 self._part.unlink(missing_ok=True)
@@ -160,11 +158,3 @@ def _errors(path: Path) -> Iterator[None]:
         raise JobError(f"{WHERE} file: cannot write {path}: {error.strerror}") from error
     except duckdb.Error as error:
         raise JobError(f"{WHERE} file: cannot write {path}: {str(error).partition(chr(10))[0]}") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,7 @@
 """Asking rows one by one: the first of a changed job, jobs too small for a batch, what a deadline left.
 
-A crash in the middle leaves a row of which nobody knows whether it was answered: unlike a batch it cannot be found
-again. It becomes `missing`, and is asked once more; that is the one answer that may be paid twice.
+A crash in the middle, or an answer that gets lost, leaves a row of which nobody knows whether it was answered: unlike
+a batch it cannot be found again. It is asked once more; that is the one answer that may be paid twice.
 """
 
 from typing import Any
@@ -62,7 +62,7 @@ def _ask_one(work: Work, run_id: str, position: int) -> Reading:
 
 
 def _answer(work: Work, run_id: str, position: int, params: bytes) -> Reading:
-    """What the server says; busy and broken tries are repeated here, since none of them was answered."""
+    """What the server says. Tries that brought no answer are repeated; of a lost one nobody knows if it was paid."""
     reading = failed("errored", "api_error", "not asked")
     for attempt in range(1, _TRIES + 1):
         match work.server.message(params):

@@ -27,6 +27,11 @@ class Refused(NamedTuple):
     error_type: str
     message: str
 
+    @property
+    def reason(self) -> str:
+        """What every kind of failure has."""
+        return self.message
+
 
 class Busy(NamedTuple):
     """The server did nothing, and wants to be asked later."""

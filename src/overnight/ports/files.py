@@ -95,6 +95,14 @@ class OsFiles:
             raise _store_error(error, path) from error
 
 
+def replace_durably(part: Path, path: Path) -> None:
+    """Put a file that is written in the place of another: on return it is on the medium, under its name. OSError."""
+    with part.open("rb") as file:
+        _sync_data(file.fileno())
+    part.rename(path)
+    _fsync_directory(path.parent)
+
+
 def _append_whole(file: FileIO, data: bytes) -> None:
     """Append all of `data` durably or, if the disk fails, none: half a record would hide every later one, and a
     whole one would be there twice when the caller tries again."""

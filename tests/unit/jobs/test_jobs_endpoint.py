@@ -137,4 +137,4 @@ def test_an_address_shows_no_key() -> None:
     [("https://api.anthropic.com", True), ("https://api.anthropic.com/v1/", True), (LOOPBACK, False)],
 )
 def test_the_hosted_api_is_known_by_its_address(base_url: str, is_hosted: bool) -> None:
-    assert address(Endpoint(base_url=base_url), environment=SDK).is_hosted is is_hosted
+    assert (address(Endpoint(base_url=base_url), environment=SDK).base_url == HOSTED) is is_hosted
