@@ -30,7 +30,7 @@ def send(work: Work, batch_job: int) -> list[int]:
     while True:
         with work.begin() as connection:
             batch = batches.row_of(connection, batch_job)
-        if batch.status == "submitting" and (found := _settled(work, batch)) is not None:
+        if batch.status == "submitting" and (found := _settled(work, batch, is_told=failed > 0)) is not None:
             _submitted(work, batch, found)
             return []
         body = _intended(work, batch)
@@ -115,7 +115,7 @@ def _refused(work: Work, batch: Row[Any], refused: Refused) -> list[int]:
     return []
 
 
-def _settled(work: Work, batch: Row[Any]) -> ShownBatch | None:
+def _settled(work: Work, batch: Row[Any], *, is_told: bool) -> ShownBatch | None:
     """What became of a create that was begun: its batch, or None if creating it (again) makes only one of it."""
     policy = work.job.settings.batch.on_unknown
     if policy == "stop" and not work.adopted:
@@ -139,6 +139,10 @@ def _settled(work: Work, batch: Row[Any]) -> ShownBatch | None:
                 _back_to_planned(work, batch.id)
                 return None
             case Wait(seconds):
+                if not is_told:
+                    text = "looking for a batch whose creation was not confirmed; a list may lag two minutes"
+                    work.tell("note", batch.run_id, text=text)
+                    is_told = True
                 work.wait(seconds)
             case Several(ids):
                 raise ServerTrouble(
