@@ -1,21 +1,17 @@
 """What a night costs the ledger grows with its segments and batches. Counted in statements and in SQLite's own steps,
 never in seconds, which this machine shares."""
 
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from counting import Cost, counted
 from nights import Folder
-from sqlalchemy import Engine, Pool, event
 
 from overnight.testing.hosted import HostedApi, failed, text
 
 FEW, MANY = 2_000, 4_000
 PER_BATCH = 100
 STATEMENTS_PER_BATCH_MAX = 90  # With its share of the retries; one for each row would be 100 more.
-STEPS = 100  # Of SQLite's virtual machine, between two looks.
 JOB = f"""
 name = "tickets"
 model = "claude-haiku-4-5"
@@ -38,41 +34,6 @@ budget_usd = 100.0
 [batch]
 max_requests = {PER_BATCH}
 """
-
-
-class Cost:
-    """What SQLite was asked to do. Many rows in one call are one statement."""
-
-    def __init__(self) -> None:
-        self.statements = Counter[str]()
-        self.steps = 0
-
-    @property
-    def total(self) -> int:
-        return self.statements.total()
-
-    def stepped(self) -> None:
-        self.steps += STEPS
-
-
-@contextmanager
-def counted() -> Iterator[Cost]:
-    """Everything that any database is asked in a block; it must be opened there."""
-    cost = Cost()
-
-    def on_statement(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        cost.statements[statement] += 1
-
-    def on_connect(connection: Any, _record: Any) -> None:
-        connection.set_progress_handler(cost.stepped, STEPS)
-
-    event.listen(Engine, "before_cursor_execute", on_statement)
-    event.listen(Pool, "connect", on_connect)
-    try:
-        yield cost
-    finally:
-        event.remove(Engine, "before_cursor_execute", on_statement)
-        event.remove(Pool, "connect", on_connect)
 
 
 def tickets(home: Path, rows: int) -> Folder:
