@@ -29,7 +29,7 @@ from overnight.core.retry import Answered, Broken, Busy, Outcome, Refused
 from overnight.engines import answer, chat, completion, conversation
 from overnight.engines.chat import Plan
 from overnight.engines.completion import Chunk, Reading
-from overnight.engines.engine import Call, Model
+from overnight.engines.engine import Call, Model, Unlimited
 from overnight.engines.interactive import api_error
 from overnight.engines.llama import Failed, Llama, Rejected
 from overnight.errors import EngineFailed, InvalidRequest
@@ -48,7 +48,7 @@ def tiny_weights() -> Path:
     return Path(str(files("overnight.engines").joinpath("weights", "tiny.q8_0.gguf")))
 
 
-class Embedded:
+class Embedded(Unlimited):
     """Answers with a GGUF model in this process. `start` before any call.
 
     `threads` compute; by default all cores this process may use but one, which the server needs. More threads

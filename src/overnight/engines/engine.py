@@ -4,12 +4,13 @@ Expected failures are values (`Outcome`), so that `core.retry` can decide about 
 an exception out of an engine is a bug. Engines know nothing of batches, segments, leases or storage.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
 
 from overnight.core.retry import Outcome
+from overnight.core.tokens import Tokens
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -21,6 +22,31 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     betas: str = ""  # `anthropic-beta`, comma list as the client wrote it.
     service_tier: Literal["batch", "standard"] = "batch"
     timeout_s: float
+    on_first_token: Callable[[], None] | None = None  # Told once, by engines that `tells_first_token`.
+
+
+class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine can do beyond answering. The runner and the conformance suite go by it."""
+
+    has_slots: bool = False  # `in_flight_max` is how many it works on at once: there is no better number to find.
+    tells_load: bool = False  # `load` says how many requests run and wait inside it.
+    tells_first_token: bool = False  # It calls `Call.on_first_token`.
+    has_priority: bool = False  # Interactive calls overtake batch calls inside it.
+    charges_cache_writes: bool = False  # A prefix is cached by its first answer, at a price: one leader goes first.
+    counts_tokens: bool = True
+    has_schema: bool = True  # `output_config.format` is enforced.
+    has_tools: bool = True
+    has_images: bool = True
+    shows_cached_tokens: bool = True  # `usage` tells what came from the prompt cache.
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine says of itself at one moment, everybody's requests together."""
+
+    running: int
+    waiting: int
+    kv_share: float | None = None  # Of the memory for prompts and answers, 0 to 1.
+    preemptions: int | None = None  # Since it was started: requests that were thrown out and begin again.
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +68,28 @@ class Engine(Protocol):
 
     @property
     def in_flight_max(self) -> int:
-        """How many batch requests to keep inside at once."""
+        """How many batch requests may be inside at once; the runner finds the best number below it."""
+        ...
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do; known before `start`, and the same for its life."""
+        ...
+
+    async def load(self) -> Load | None:
+        """What it says of itself now; None if it cannot tell, or does not answer. Never raises."""
+        ...
+
+    async def is_there(self) -> bool:
+        """Whether it would answer, found out without asking a model: a look at a server that was away. Never raises."""
+        ...
+
+    def wait_ms(self, tokens: Tokens) -> int:
+        """How long a request of about these tokens has to wait for the limits of its rate; 0: it may go now."""
+        ...
+
+    def spend(self, tokens: Tokens) -> None:
+        """A request of about these tokens is sent: what it takes of the limits of the rate is taken now."""
         ...
 
     async def models(self) -> Sequence[Model]:
@@ -71,3 +118,24 @@ class Engine(Protocol):
     async def close(self) -> None:
         """Release everything. Calls still inside end as `Broken` outcomes or are waited for."""
         ...
+
+
+class Unlimited:
+    """What most engines say to the questions that only some can answer: nothing known, nothing in the way."""
+
+    capabilities = Capabilities()
+
+    async def load(self) -> Load | None:
+        """It cannot tell."""
+        return None
+
+    async def is_there(self) -> bool:
+        """Nothing that can be seen without asking it."""
+        return True
+
+    def wait_ms(self, tokens: Tokens) -> int:  # noqa: ARG002
+        """There is no limit of its rate."""
+        return 0
+
+    def spend(self, tokens: Tokens) -> None:
+        """Nothing is counted."""

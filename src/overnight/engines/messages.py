@@ -14,7 +14,7 @@ import msgspec
 
 from overnight.core.retry import Answered, Outcome, Refused
 from overnight.engines.address import Address, address
-from overnight.engines.engine import Call, Model
+from overnight.engines.engine import Call, Model, Unlimited
 from overnight.engines.head import is_header_value
 from overnight.engines.interactive import api_error
 from overnight.engines.plain import PlainTransport
@@ -49,7 +49,7 @@ class _TokenCount(msgspec.Struct):
     input_tokens: int
 
 
-class Messages:
+class Messages(Unlimited):
     """An `Engine` on the other end of HTTP."""
 
     def __init__(

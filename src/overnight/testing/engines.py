@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from overnight.core.retry import Answered, Broken, Busy, Outcome, Refused
-from overnight.engines.engine import Call, Model
+from overnight.engines.engine import Call, Model, Unlimited
 
 
 class Fate(NamedTuple):
@@ -46,7 +46,7 @@ class _Prompt(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Prompt).decode
 
 
-class ScriptedEngine:
+class ScriptedEngine(Unlimited):
     """An `Engine`. `calls` counts per text, `log` holds what has ended, `inside` what has not."""
 
     name = "scripted"
