@@ -53,9 +53,15 @@ LEASED_SEGMENTS_MAX: Final = 256  # Per worker: bounds its memory when batches h
 CHECKPOINT_EVERY_MS: Final = 200  # Group commit of results: what a kill -9 may repeat, beside what was in flight.
 CHECKPOINT_BUFFER_BYTES_MAX: Final = 8 * MIB  # Results not yet on disk; beyond it the engine waits for the disk.
 ATTEMPTS_MAX: Final = 6  # Tries that broke (5xx, lost, timed out): 1+2+4+8+16 s of backoff, then an errored row.
+DEATHS_MAX: Final = 2  # Times an engine may be lost with a request inside before the request has to run alone.
+FALL_OVER_MS: Final = 60_000  # An engine that restarts is back by then; one that costs more waits so long to help.
+BREAKER_FAILURES: Final = (
+    20  # Broken attempts in a row after which an engine is left alone: three bad requests cause 18.
+)
 RETRY_DELAY_MS: Final = 1_000  # Doubles with each attempt.
 RETRY_DELAY_MS_MAX: Final = 60_000  # Reached after 6 doublings; a busy engine is asked once a minute at the least.
 RETRY_AFTER_MS_MAX: Final = 3_600_000  # A `Retry-After` beyond an hour is taken as an hour.
+ALLOWANCE_WAIT_MS_MAX: Final = 60_000  # Limits told by headers hold a request back no longer than this.
 RETRY_BUDGET_SHARE: Final = 0.2  # Retries per first attempt over time (SRE book, "Handling Overload": 10 %).
 RETRY_BUDGET_FLOOR: Final = 10.0  # Retries always allowed in a burst, so small batches can retry.
 ENGINE_TIMEOUT_S: Final = 600.0  # One attempt; the SDKs' own default.
@@ -65,6 +71,25 @@ CANCEL_GRACE_MS: Final = 25_000  # In flight at a cancel may finish this long; 1
 DRAIN_S_MAX: Final = 30.0  # SIGTERM to exit. In flight may finish for most of it, then it is given back.
 UPKEEP_EVERY_MS: Final = 30_000  # Expiry of batches nobody works on, archive, removal of objects.
 UPKEEP_BATCHES_MAX: Final = 100  # Per pass, so that upkeep never holds the database for long.
+
+# --- Off-peak -----------------------------------------------------------------------------------------------------
+
+OFF_PEAK_SAFETY: Final = 1.25  # Time kept free for work, per time it should take: estimates of answers are rough.
+SIGNAL_BELIEVED_MS: Final = 6 * 3600 * 1000  # A high signal is taken to stay high so long: a morning or evening peak.
+SIGNAL_MISSES_MAX: Final = 3  # Readings missed in a row until the last one counts no more.
+SIGNAL_BODY_BYTES_MAX: Final = 64 * 1024  # Of one answer; a number and what stands around it.
+SIGNAL_TIMEOUT_S: Final = 10.0  # One reading, from connecting to its last byte.
+
+# --- Handing over to a batch endpoint (its own limits are those of the API above) ---------------------------------
+
+HANDOFF_BYTES_MAX: Final = 256_000_000  # Of one create body; the API's 256 MB read the smaller way.
+HANDOFFS_MAX: Final = 16  # Batches at one upstream at once; small tiers take 200,000 queued requests.
+HANDOFF_GATHER_MS: Final = 2_000  # From the first ready request to the take: what a client sends together stays so.
+HANDOFF_POLL_MS: Final = 1_000  # First wait between looks; grows by half each time.
+HANDOFF_POLL_MS_MAX: Final = 60_000  # Most batches of the hosted API take minutes to an hour.
+HANDOFF_LISTING_LAG_MS: Final = 120_000  # As JOB_LISTING_LAG_MS.
+HANDOFF_GONE_AFTER_MS: Final = 3_600_000  # As JOB_GONE_AFTER_MS.
+HANDOFF_SETTLE_MS: Final = 10_000  # Two idle polls of the worker: segments leased after a restart come within this.
 
 # --- Nightly jobs ---------------------------------------------------------------------------------------------------
 

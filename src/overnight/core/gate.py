@@ -15,6 +15,7 @@ class Gate(Struct, frozen=True, kw_only=True):
 
     bursts: int = 0
     closed_until_ms: float = 0.0
+    failures: int = 0  # Broken attempts since the last success.
 
 
 OPEN = Gate()
@@ -27,7 +28,19 @@ def after_busy(gate: Gate, *, now_ms: float, asked_ms: int | None, jitter: float
         return replace(gate, closed_until_ms=max(gate.closed_until_ms, now_ms + asked))
     own = min(limits.RETRY_DELAY_MS << min(gate.bursts, 10), limits.RETRY_DELAY_MS_MAX)
     pause = max(own * (0.5 + jitter / 2), float(asked))
-    return Gate(bursts=gate.bursts + 1, closed_until_ms=now_ms + pause)
+    return replace(gate, bursts=gate.bursts + 1, closed_until_ms=now_ms + pause)
+
+
+def after_broken(gate: Gate, *, now_ms: float, jitter: float) -> Gate:
+    """The gate after one broken attempt: a circuit breaker that opens when as many came in a row as no request of
+    its own can cause, and again after each single try that fails (https://martinfowler.com/bliki/CircuitBreaker.html)."""
+    failures = gate.failures + 1
+    if failures < limits.BREAKER_FAILURES:
+        return Gate(failures=failures)  # It is not busy.
+    counted = replace(gate, failures=failures)
+    if now_ms < gate.closed_until_ms:  # The same burst.
+        return counted
+    return after_busy(counted, now_ms=now_ms, asked_ms=None, jitter=jitter)
 
 
 def room(gate: Gate, *, now_ms: float, in_flight_max: int) -> int:

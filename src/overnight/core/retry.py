@@ -38,6 +38,7 @@ class Busy(msgspec.Struct, frozen=True, kw_only=True):
     reason: str  # For operators to read.
     status: int = 529
     retry_after_ms: int | None = None
+    is_away: bool = False  # Nobody was reached: to be looked for before it is asked again.
 
 
 class Broken(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +46,7 @@ class Broken(msgspec.Struct, frozen=True, kw_only=True):
 
     reason: str
     type: Literal["api_error", "timeout_error"] = "api_error"
+    is_lost: bool = False  # The connection broke while the engine worked on it: perhaps the engine died of it.
 
 
 Outcome: TypeAlias = Answered | Refused | Busy | Broken
@@ -60,6 +62,10 @@ class Again(msgspec.Struct, frozen=True):
     """Try once more after `delay_ms`."""
 
     delay_ms: int
+
+
+class Alone(msgspec.Struct, frozen=True):
+    """Try once more, with no other request of a batch inside the engine: it may be what kills it."""
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,14 +87,29 @@ def after_retry(budget: Budget) -> Budget:
     return replace(budget, retries_left=max(0.0, budget.retries_left - 1.0))
 
 
-def decide(outcome: Answered | Refused | Broken, *, attempt: int, budget: Budget, jitter: float) -> Record | Again:
+def decide(
+    outcome: Answered | Refused | Broken,
+    *,
+    attempt: int,
+    budget: Budget,
+    jitter: float,
+    deaths: int = 0,
+    was_alone: bool = False,
+) -> Record | Again | Alone:
     """What to do after attempt number `attempt` (from 1); `jitter` is a dice roll in [0, 1).
 
+    `deaths` is how often an engine was lost with this request inside, this time included; `was_alone` whether it was
+    the only one then. A request that was there twice is suspect: it runs alone, and a third loss is its own doing.
     A `Busy` engine is not decided here but by `core.gate`: it pauses the engine, not the request.
     """
     match outcome:
         case Answered() | Refused():
             return Record(outcome)
+        case Broken(is_lost=True) if was_alone and deaths > limits.DEATHS_MAX:
+            text = f"the engine was lost all {deaths} times it worked on this request, the last time on nothing else"
+            return Record(Refused(status=500, type="api_error", message=text))
+        case Broken(is_lost=True) if deaths >= limits.DEATHS_MAX:
+            return Alone()
         case Broken(reason=reason, type=error_type):
             if attempt < limits.ATTEMPTS_MAX:
                 return Again(_delay_ms(attempt, budget=budget, jitter=jitter))

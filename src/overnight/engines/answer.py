@@ -12,6 +12,7 @@ import msgspec
 from overnight import ids
 from overnight.engines.chat import Plan
 from overnight.engines.completion import Chunk, Completion
+from overnight.engines.forced import ToolCall
 from overnight.ports.entropy import Entropy
 
 Tier: TypeAlias = Literal["batch", "standard"]
@@ -72,6 +73,10 @@ def tool_use_id(entropy: bytes) -> str:
     return f"toolu_01{ids.drawn(entropy)}"
 
 
+def _id_of(call: ToolCall, entropy: Entropy) -> str:
+    return call.id or tool_use_id(entropy.bytes(ids.ID_ENTROPY_BYTES))
+
+
 def message(completion: Completion, *, model: str, tier: Tier, entropy: Entropy) -> bytes:
     """The Message as JSON on one line. An answer without a token has no content blocks, as on the API."""
     content: list[_Text | _Thinking | _ToolUse] = []
@@ -80,7 +85,7 @@ def message(completion: Completion, *, model: str, tier: Tier, entropy: Entropy)
     if completion.text:
         content.append(_Text(completion.text))
     for call in completion.calls:
-        content.append(_ToolUse(tool_use_id(entropy.bytes(ids.ID_ENTROPY_BYTES)), call.name, call.input))
+        content.append(_ToolUse(_id_of(call, entropy), call.name, call.input))
     return msgspec.json.encode(
         _Message(
             id=ids.message_id(entropy.bytes(ids.ID_ENTROPY_BYTES)),
@@ -124,17 +129,17 @@ class Events:
         elif chunk.prompt_progress:
             pieces.append(_PING)
         for choice in chunk.choices if not self._plan.forced else ():
-            if choice.delta.reasoning_content and self._plan.may_think:
-                pieces.append(self._delta("thinking", choice.delta.reasoning_content))
-            if choice.delta.content:
-                pieces.append(self._delta("text", choice.delta.content))
+            if choice.said.thinking and self._plan.may_think:
+                pieces.append(self._delta("thinking", choice.said.thinking))
+            if choice.said.text:
+                pieces.append(self._delta("text", choice.said.text))
         return b"".join(pieces)
 
     def finish(self, completion: Completion) -> bytes:
         """The end: tool calls, why it stopped, what it cost."""
         pieces = [self._close()]
         for call in completion.calls:
-            block = _ToolUse(tool_use_id(self._entropy.bytes(ids.ID_ENTROPY_BYTES)), call.name, _NO_INPUT)
+            block = _ToolUse(_id_of(call, self._entropy), call.name, _NO_INPUT)
             delta = {"type": "input_json_delta", "partial_json": bytes(call.input).decode()}
             pieces += [self._start_block(block), self._delta_event(delta), self._stop_block()]
         usage = _usage(completion, self._tier)

@@ -10,6 +10,7 @@ matched stop sequence as `end_turn`; so the mapping is done here, on its chat bo
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -19,25 +20,33 @@ from overnight.engines.conversation import Conversation, Tool, ToolChoice
 from overnight.errors import InvalidRequest
 
 
-class _Function(msgspec.Struct):
+class Function(msgspec.Struct):
+    """What a tool is called, means and takes."""
+
     name: str
     description: str
     parameters: msgspec.Raw
 
 
-class _OfferedTool(msgspec.Struct):
-    function: _Function
+class OfferedTool(msgspec.Struct):
+    """A tool that the model may call."""
+
+    function: Function
     type: str = "function"
 
 
-class _Schema(msgspec.Struct):
+class JsonSchema(msgspec.Struct):
+    """A schema, with the name that the API wants for it."""
+
     schema: msgspec.Raw
     name: str = "answer"
     strict: bool = True
 
 
-class _ResponseFormat(msgspec.Struct):
-    json_schema: _Schema
+class ResponseFormat(msgspec.Struct):
+    """What the whole answer must satisfy."""
+
+    json_schema: JsonSchema
     type: str = "json_schema"
 
 
@@ -48,8 +57,8 @@ class _Body(msgspec.Struct, kw_only=True):
     top_p: float | UnsetType = UNSET
     top_k: int | UnsetType = UNSET
     stop: Sequence[str] | UnsetType = UNSET
-    response_format: _ResponseFormat | UnsetType = UNSET
-    tools: list[_OfferedTool] | UnsetType = UNSET
+    response_format: ResponseFormat | UnsetType = UNSET
+    tools: list[OfferedTool] | UnsetType = UNSET
     parallel_tool_calls: bool | UnsetType = UNSET
     chat_template_kwargs: dict[str, bool]
     verbose: bool  # Adds which stop sequence matched, and copies of prompt and answer: only on demand.
@@ -58,7 +67,7 @@ class _Body(msgspec.Struct, kw_only=True):
     return_progress: bool = True  # Tells the input tokens before the first output token: a stream begins with them.
 
 
-class _Shape(msgspec.Struct, frozen=True, kw_only=True):
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
     """What the answer must or may look like."""
 
     schema: msgspec.Raw | None = None
@@ -68,7 +77,7 @@ class _Shape(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to ask llama.cpp, and what one must know to read what it says."""
+    """What to ask a chat server, and what one must know to read what it says."""
 
     body: str  # JSON.
     model: str
@@ -77,15 +86,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     forced: Sequence[Tool]  # The answer calls one of these; none: it is free.
     schema_path: str  # Where the caller wrote the schema that is enforced, for complaints.
     may_think: bool
+    keeps_ids: bool = False  # Tool calls keep the ids that the server gave them.
+    echo: str = ""  # What a whole answer repeats in front of its own text: the prefill, with llama.cpp.
 
 
-def plan(conversation: Conversation, *, output_tokens_max: int, knows_tools: bool) -> Plan:
+def plan(conversation: Conversation[Any], *, output_tokens_max: int, knows_tools: bool) -> Plan:
     """How to answer `conversation`. Raises InvalidRequest for what cannot be answered, naming the place.
 
     `knows_tools`: whether the model's chat template renders tools.
     """
-    _check(conversation, output_tokens_max=output_tokens_max)
-    shape = _shape(conversation, knows_tools=knows_tools)
+    if conversation.max_tokens > output_tokens_max:
+        raise InvalidRequest(
+            f"max_tokens: {conversation.max_tokens} > {output_tokens_max}, which is the maximum allowed number of "
+            f"output tokens for {conversation.model}"
+        )
+    check(conversation, reader="the embedded model")
+    shape = shape_by_schema(conversation, knows_tools=knows_tools)
     body = _body(conversation, shape, knows_tools=knows_tools)
     return Plan(
         body=msgspec.json.encode(body).decode(),
@@ -94,70 +110,88 @@ def plan(conversation: Conversation, *, output_tokens_max: int, knows_tools: boo
         stop_sequences=() if isinstance(body.stop, UnsetType) else body.stop,
         forced=shape.forced,
         schema_path=shape.schema_path,
-        may_think=body.chat_template_kwargs["enable_thinking"],
+        may_think=may_think(conversation),
     )
 
 
-def _check(conversation: Conversation, *, output_tokens_max: int) -> None:
-    if conversation.max_tokens > output_tokens_max:
-        raise InvalidRequest(
-            f"max_tokens: {conversation.max_tokens} > {output_tokens_max}, which is the maximum allowed number of "
-            f"output tokens for {conversation.model}"
-        )
+def may_think(conversation: Conversation[Any]) -> bool:
+    """Whether the caller asks for thoughts. Programs that do not ask take the first block of an answer for text."""
+    return conversation.thinking is not None and conversation.thinking.type != "disabled"
+
+
+def check(conversation: Conversation[Any], *, reader: str) -> None:
+    """Raise InvalidRequest for what no chat body can say, or only to no effect. `reader` is what the engine is."""
     for place, sequence in enumerate(conversation.stop_sequences or ()):
         if not sequence.strip():
             raise InvalidRequest(f"stop_sequences.{place}: each stop sequence must contain non-whitespace")
     for place, tool in enumerate(conversation.tools or ()):
         if tool.type not in (None, "custom"):
-            raise InvalidRequest(f"tools.{place}: {tool.type!r} is not supported by the embedded model")
+            raise InvalidRequest(f"tools.{place}: {tool.type!r} is not supported by {reader}")
         if not bytes(tool.input_schema).startswith(b"{"):
             raise InvalidRequest(f"tools.{place}.input_schema: Input should be a valid dictionary")
 
 
-def _shape(conversation: Conversation, *, knows_tools: bool) -> _Shape:
+def shape_by_schema(conversation: Conversation[Any], *, knows_tools: bool) -> Shape:
+    """What llama.cpp may or must answer: a tool that must be called, and its input, is a schema."""
     tools = conversation.tools or []
     choice = conversation.tool_choice or ToolChoice()
-    if choice.type in ("any", "tool"):
-        wanted = [place for place, tool in enumerate(tools) if choice.type == "any" or tool.name == choice.name]
-        if not wanted:
-            missing = f"Tool '{choice.name}' not found in provided tools" if choice.name else "there are no tools"
-            raise InvalidRequest(f"tool_choice: {missing}")
+    if wanted := wanted_tools(conversation):
         chosen = [tools[place] for place in wanted]
         path = f"tools.{wanted[0]}.input_schema" if len(wanted) == 1 else "tools"
-        return _Shape(schema=forced.schema(chosen), schema_path=path, forced=chosen)
+        return Shape(schema=forced.schema(chosen), schema_path=path, forced=chosen)
+    structured = structured_shape(conversation)
+    if structured is not None:
+        return structured
+    return Shape(offered=tools if knows_tools and choice.type == "auto" else ())
+
+
+def wanted_tools(conversation: Conversation[Any]) -> list[int]:
+    """The places of the tools of which one must be called; none if the answer is free. Raises InvalidRequest."""
+    choice = conversation.tool_choice or ToolChoice()
+    if choice.type not in ("any", "tool"):
+        return []
+    tools = enumerate(conversation.tools or [])
+    wanted = [place for place, tool in tools if choice.type == "any" or tool.name == choice.name]
+    if not wanted:
+        missing = f"Tool '{choice.name}' not found in provided tools" if choice.name else "there are no tools"
+        raise InvalidRequest(f"tool_choice: {missing}")
+    return wanted
+
+
+def structured_shape(conversation: Conversation[Any]) -> Shape | None:
+    """The schema that the answer must satisfy, if any. Raises InvalidRequest."""
     structured = conversation.output_config.format if conversation.output_config else None
     if structured is None and conversation.output_format is None:
-        return _Shape(offered=tools if knows_tools and choice.type == "auto" else ())
+        return None
     path = "output_config.format.schema" if structured else "output_format.schema"
     schema = (structured or conversation.output_format).schema  # type: ignore[union-attr]
     if not bytes(schema).startswith(b"{"):  # llama.cpp would silently enforce nothing.
         raise InvalidRequest(f"{path}: Input should be a valid dictionary")
-    return _Shape(schema=schema, schema_path=path)
+    return Shape(schema=schema, schema_path=path)
 
 
-def _body(conversation: Conversation, shape: _Shape, *, knows_tools: bool) -> _Body:
+def _body(conversation: Conversation[Any], shape: Shape, *, knows_tools: bool) -> _Body:
     is_sampled = conversation.top_p is not None or conversation.top_k is not None
     default_temperature = 1.0 if is_sampled else 0.0
     stop = UNSET if shape.forced else conversation.stop_sequences or UNSET
     choice = conversation.tool_choice or ToolChoice()
     return _Body(
-        messages=_messages(conversation, shape, knows_tools=knows_tools),
+        messages=chat_messages(conversation, shape, knows_tools=knows_tools),
         max_tokens=conversation.max_tokens,
         temperature=default_temperature if conversation.temperature is None else conversation.temperature,
         top_p=UNSET if conversation.top_p is None else conversation.top_p,
         top_k=UNSET if conversation.top_k is None else conversation.top_k,
         stop=stop,
-        response_format=_ResponseFormat(_Schema(shape.schema)) if shape.schema else UNSET,
-        tools=[_offer(tool) for tool in shape.offered] or UNSET,
+        response_format=ResponseFormat(JsonSchema(shape.schema)) if shape.schema else UNSET,
+        tools=[offer(tool) for tool in shape.offered] or UNSET,
         parallel_tool_calls=not choice.disable_parallel_tool_use if shape.offered else UNSET,
-        chat_template_kwargs={
-            "enable_thinking": conversation.thinking is not None and conversation.thinking.type != "disabled"
-        },
+        chat_template_kwargs={"enable_thinking": may_think(conversation)},
         verbose=stop is not UNSET,
     )
 
 
-def _messages(conversation: Conversation, shape: _Shape, *, knows_tools: bool) -> list[turns.Message]:
+def chat_messages(conversation: Conversation[Any], shape: Shape, *, knows_tools: bool) -> list[turns.Message]:
+    """The system prompt and the turns. Raises InvalidRequest."""
     system = turns.system_text(conversation.system)
     if shape.forced:
         system = f"{forced.instruction(shape.forced)}\n\n{system}".rstrip()
@@ -167,5 +201,6 @@ def _messages(conversation: Conversation, shape: _Shape, *, knows_tools: bool) -
     return messages
 
 
-def _offer(tool: Tool) -> _OfferedTool:
-    return _OfferedTool(_Function(tool.name, tool.description or "", tool.input_schema))
+def offer(tool: Tool) -> OfferedTool:
+    """The tool as a chat body has it."""
+    return OfferedTool(Function(tool.name, tool.description or "", tool.input_schema))

@@ -1,4 +1,10 @@
-"""What llama.cpp says while it answers: chunks of its chat stream, read and added up. Pure."""
+"""What a chat server says while it answers: chunks of its stream, read and added up. Pure.
+
+An answer that comes whole is one chunk whose choice has a `message` where others have a `delta`.
+Sources: https://platform.openai.com/docs/api-reference/chat-streaming and …/chat/object. Beyond them
+`reasoning_content` (vLLM, SGLang, llama.cpp), `reasoning` (OpenRouter, Groq, newer vLLM), `stop_reason` (vLLM),
+`matched_stop` (SGLang), `prompt_progress` and `__verbose` (llama.cpp).
+"""
 
 from collections.abc import Sequence
 
@@ -19,28 +25,55 @@ class _CallDelta(msgspec.Struct, gc=False):
     """A piece of a tool call; `index` tells which."""
 
     function: _Function
-    index: int = 0
+    index: int | None = None  # Missing in a whole answer, where each piece is a call.
+    id: str | None = None
 
 
 class _Delta(msgspec.Struct, gc=False):
     content: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
     tool_calls: list[_CallDelta] | None = None
+
+    @property
+    def text(self) -> str:
+        """For everybody to read."""
+        return (self.content or "") + (self.refusal or "")
+
+    @property
+    def thinking(self) -> str:
+        """Under either of its names: some servers send both, with the same content."""
+        return self.reasoning_content or self.reasoning or ""
 
 
 class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta
+    delta: _Delta | None = None
+    message: _Delta | None = None
     finish_reason: str | None = None
+    stop_reason: int | str | None = None  # The text, or the token, that ended the answer.
+    matched_stop: int | str | None = None
+
+    @property
+    def said(self) -> _Delta:
+        """What is new."""
+        return self.delta or self.message or _Delta()
 
 
 class _Details(msgspec.Struct, gc=False):
-    cached_tokens: int = 0
+    cached_tokens: int | None = 0
 
 
 class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_tokens_details: _Details = msgspec.field(default_factory=_Details)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _Details | None = None
+
+    @property
+    def cached_tokens(self) -> int:
+        """Never more than the prompt has, whatever the server says."""
+        details = self.prompt_tokens_details
+        return min(self.prompt_tokens, (details.cached_tokens or 0) if details else 0)
 
 
 class _Progress(msgspec.Struct, gc=False):
@@ -53,11 +86,11 @@ class _Verbose(msgspec.Struct, gc=False):
 
 
 class Failure(msgspec.Struct, frozen=True, gc=False):
-    """llama.cpp's own refusal. The counts are there if the prompt did not fit."""
+    """The server's own refusal. llama.cpp tells the counts if the prompt did not fit."""
 
-    code: int = 500
-    message: str = ""
-    type: str = ""
+    code: int | str | None = None
+    message: str | None = None
+    type: str | None = None
     n_prompt_tokens: int = 0
     n_ctx: int = 0
 
@@ -73,6 +106,10 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 read_chunk = msgspec.json.Decoder(Chunk).decode
+
+
+_NOT_ITS_FAULT = frozenset({401, 402, 403, 429, 503, 529})  # As in `engines.replies`.
+_ABORTED = frozenset({"abort", "error"})  # vLLM's and SGLang's words for an answer that they gave up.
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,10 +132,11 @@ class Reading:
         self._plan = plan
         self._text: list[str] = []
         self._thinking: list[str] = []
-        self._calls: dict[int, _Function] = {}
+        self._calls: dict[int, _CallDelta] = {}
         self._finish_reason = ""
-        self._stopping_word = ""
-        self._usage = _Usage(0, 0)
+        self._has_refused = False
+        self._stopping_word: int | str = ""
+        self._usage = _Usage()
         self.failure: Failure | None = None
 
     def take(self, chunk: Chunk) -> None:
@@ -108,20 +146,24 @@ class Reading:
         if chunk.verbose:
             self._stopping_word = chunk.verbose.stopping_word
         for choice in chunk.choices:
+            said = choice.said
             self._finish_reason = choice.finish_reason or self._finish_reason
-            self._text.append(choice.delta.content or "")
-            self._thinking.append(choice.delta.reasoning_content or "")
-            for piece in choice.delta.tool_calls or ():
-                self._take_call(piece)
+            self._has_refused |= bool(said.refusal)
+            self._stopping_word = choice.stop_reason or choice.matched_stop or self._stopping_word
+            self._text.append(said.text)
+            self._thinking.append(said.thinking)
+            for place, piece in enumerate(said.tool_calls or ()):
+                self._take_call(place, piece)
 
     def outcome(self) -> Completion | Refused | Busy | Broken:
         """The answer, or why there is none."""
         if self.failure:
             return outcome_of(self.failure)
-        if not self._finish_reason:
-            return Broken(reason="the embedded model was stopped before its answer was complete")
+        if not self._finish_reason or self._finish_reason in _ABORTED:
+            return Broken(reason="the answer was stopped before it was complete")
         calls = self._all_calls()
-        stop_sequence = self._stopping_word if self._stopping_word in self._plan.stop_sequences else None
+        word = self._stopping_word
+        stop_sequence = word if isinstance(word, str) and word in self._plan.stop_sequences else None
         return Completion(
             text="" if self._plan.forced else "".join(self._text),
             thinking="".join(self._thinking) if self._plan.may_think else "",
@@ -129,39 +171,50 @@ class Reading:
             stop_reason=self._stop_reason(stop_sequence, has_calls=bool(calls)),
             stop_sequence=stop_sequence,
             input_tokens=self._usage.prompt_tokens,
-            cached_tokens=self._usage.prompt_tokens_details.cached_tokens,
+            cached_tokens=self._usage.cached_tokens,
             output_tokens=self._usage.completion_tokens,
         )
 
     def _all_calls(self) -> list[ToolCall]:
         if self._plan.forced:
             return forced.read("".join(self._text), self._plan.forced)
-        return [forced.call(said.name or "", said.arguments or "") for said in self._calls.values()]
+        return [
+            forced.call(said.function.name or "", said.function.arguments or "", id=self._id(said))
+            for said in self._calls.values()
+        ]
+
+    def _id(self, said: _CallDelta) -> str:
+        return (said.id or "") if self._plan.keeps_ids else ""
 
     def _stop_reason(self, stop_sequence: str | None, *, has_calls: bool) -> str:
+        if self._has_refused or self._finish_reason == "content_filter":
+            return "refusal"
         if self._finish_reason == "length":
-            is_own_limit = self._usage.completion_tokens >= self._plan.max_tokens
-            return "max_tokens" if is_own_limit else "model_context_window_exceeded"
+            is_short = 0 < self._usage.completion_tokens < self._plan.max_tokens
+            return "model_context_window_exceeded" if is_short else "max_tokens"
         if stop_sequence is not None:
             return "stop_sequence"
         return "tool_use" if has_calls else "end_turn"
 
-    def _take_call(self, piece: _CallDelta) -> None:
-        whole = self._calls.setdefault(piece.index, _Function("", ""))
-        whole.name = (whole.name or "") + (piece.function.name or "")
-        whole.arguments = (whole.arguments or "") + (piece.function.arguments or "")
+    def _take_call(self, place: int, piece: _CallDelta) -> None:
+        whole = self._calls.setdefault(place if piece.index is None else piece.index, _CallDelta(_Function("", "")))
+        whole.id = whole.id or piece.id
+        whole.function.name = (whole.function.name or "") + (piece.function.name or "")
+        whole.function.arguments = (whole.function.arguments or "") + (piece.function.arguments or "")
 
 
 def outcome_of(failure: Failure) -> Refused | Busy | Broken:
-    """What llama.cpp's refusal means for the request."""
+    """What a refusal in the place of an answer means for the request."""
+    said = failure.message or "the server failed and gave no reason"
+    code = failure.code if isinstance(failure.code, int) else 500
     if failure.type == "exceed_context_size_error":
         said = f"prompt is too long: {failure.n_prompt_tokens} tokens > {failure.n_ctx} maximum"
         return Refused(status=400, type="invalid_request_error", message=said)
-    if failure.code == 503:
-        return Busy(reason=failure.message)
-    if 400 <= failure.code < 500:
-        return Refused(status=400, type="invalid_request_error", message=failure.message)
-    return Broken(reason=failure.message or "llama.cpp failed and gave no reason")
+    if code in _NOT_ITS_FAULT:
+        return Busy(reason=said)
+    if 400 <= code < 500:
+        return Refused(status=400, type="invalid_request_error", message=said)
+    return Broken(reason=said)
 
 
 def outcome_of_rejection(reason: str, plan: Plan) -> Refused:

@@ -1,12 +1,12 @@
-"""The whole of a Messages body as the embedded engine understands it: what `wire.params` leaves to engines.
+"""The whole of a Messages body as engines understand it that translate it: what `wire.params` leaves to engines.
 
-A type stands here only if the engine can honour it. Content it cannot read (images, PDFs, the blocks of server
-tools) has no type, so decoding itself refuses it and names the place.
+A type stands here only if such an engine can honour it. Content none can read (PDFs, the blocks of server tools) has
+no type, and images have one only for `read_with_images`, so decoding itself refuses the rest and names the place.
 Source: https://platform.claude.com/docs/en/api/messages/create.
 """
 
 import re
-from typing import Literal, TypeAlias
+from typing import Annotated, Generic, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -64,19 +64,45 @@ class ToolUse(msgspec.Struct, tag="tool_use"):
     input: msgspec.Raw
 
 
-class ToolResult(msgspec.Struct, tag="tool_result"):
-    """What the call of that id came to."""
+class Base64Image(msgspec.Struct, tag="base64", gc=False):
+    """A picture that came along."""
 
-    tool_use_id: str
-    content: str | list[Text | SearchResult | Document] | None = None
-    is_error: bool | None = None
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+    data: str
+
+
+class LinkedImage(msgspec.Struct, tag="url", gc=False):
+    """A picture that the engine fetches: no `file:`, which some servers would read from their own disk."""
+
+    url: Annotated[str, msgspec.Meta(pattern="^https?://")]
+
+
+class Image(msgspec.Struct, tag="image"):
+    """A picture, for engines that see."""
+
+    source: Base64Image | LinkedImage
 
 
 Readable: TypeAlias = Text | SearchResult | Document
-Block: TypeAlias = Readable | Thinking | RedactedThinking | ToolUse | ToolResult
+Visible: TypeAlias = Readable | Image
+Content = TypeVar("Content")  # Of a tool's result: Readable or Visible.
+Block = TypeVar("Block")  # Of a turn: TextBlock or VisibleBlock.
 
 
-class Turn(msgspec.Struct):
+class ToolResult(msgspec.Struct, Generic[Content], tag="tool_result"):
+    """What the call of that id came to."""
+
+    tool_use_id: str
+    content: str | list[Content] | None = None
+    is_error: bool | None = None
+
+
+_Unseen: TypeAlias = Thinking | RedactedThinking | ToolUse
+TextBlock: TypeAlias = Readable | _Unseen | ToolResult[Readable]
+VisibleBlock: TypeAlias = Visible | _Unseen | ToolResult[Visible]
+
+
+class Turn(msgspec.Struct, Generic[Block]):
     """What one side said."""
 
     role: Literal["user", "assistant"]
@@ -119,11 +145,11 @@ class ThinkingConfig(msgspec.Struct):
     type: Literal["enabled", "adaptive", "disabled"]
 
 
-class Conversation(msgspec.Struct):
+class Conversation(msgspec.Struct, Generic[Block]):
     """A Messages or count_tokens body. Fields that are not here are accepted and have no effect."""
 
     model: str
-    messages: list[Turn]
+    messages: list[Turn[Block]]
     max_tokens: int = 1  # count_tokens has none.
     system: str | list[Text] | None = None
     stop_sequences: list[str] | None = None
@@ -138,22 +164,32 @@ class Conversation(msgspec.Struct):
 
 
 _UNKNOWN_TYPE = re.compile(r"Invalid value '(?P<type>[^']*)' - at `\$(?P<path>.*)\.type`$")
-_decode = msgspec.json.Decoder(Conversation).decode
+_with_text = msgspec.json.Decoder(Conversation[TextBlock])
+_with_images = msgspec.json.Decoder(Conversation[VisibleBlock])
 
 
-def read(params: bytes) -> Conversation:
+def read(params: bytes) -> Conversation[TextBlock]:
     """The decoded body. Raises InvalidRequest naming what the embedded engine cannot take, and where."""
+    return _read(_with_text, params, reader="the embedded model, which reads text only")
+
+
+def read_with_images(params: bytes, *, reader: str) -> Conversation[VisibleBlock]:
+    """As `read`, for an engine that is called `reader` and may see pictures."""
+    return _read(_with_images, params, reader=f"{reader}, which reads text and images only")
+
+
+def _read(decoder: msgspec.json.Decoder[Conversation[Block]], params: bytes, *, reader: str) -> Conversation[Block]:
     try:
-        return _decode(params)
+        return decoder.decode(params)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(_said(error)) from error
+        raise InvalidRequest(_said(error, reader)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(complaint.of_syntax(error)) from error
 
 
-def _said(error: msgspec.ValidationError) -> str:
+def _said(error: msgspec.ValidationError, reader: str) -> str:
     unknown = _UNKNOWN_TYPE.match(str(error))
     if unknown is None or not unknown["path"].startswith(".messages"):
         return complaint.of_validation(error)
     path = unknown["path"].replace("[", ".").replace("]", "").lstrip(".")
-    return f"{path}: {unknown['type']!r} is not supported by the embedded model, which reads text only"
+    return f"{path}: {unknown['type']!r} is not supported by {reader}"

@@ -21,26 +21,24 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import aclosing
 from importlib.resources import files
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 import msgspec
 
-from overnight.core.retry import Answered, Broken, Busy, Outcome, Refused
-from overnight.engines import answer, chat, completion, conversation
+from overnight.core.retry import Answered, Broken, Outcome, Refused
+from overnight.engines import answer, chat, completion, conversation, streaming
 from overnight.engines.chat import Plan
 from overnight.engines.completion import Chunk, Reading
-from overnight.engines.engine import Call, Model, Unlimited
+from overnight.engines.engine import Call, Capabilities, Model, Unlimited
 from overnight.engines.interactive import api_error
 from overnight.engines.llama import Failed, Llama, Rejected
+from overnight.engines.streaming import Trouble
 from overnight.errors import EngineFailed, InvalidRequest
 from overnight.ports.entropy import Entropy
-from overnight.wire import problem
 
 IN_FLIGHT_MAX: Final = 4  # On CPU one to four slots gain 1.5x, more gain nothing and share fewer prefixes.
 CONTEXT_TOKENS: Final = 4096  # Per slot: prompt and answer. 52 MB in all for the tiny model.
 OUTPUT_TOKENS_MAX: Final = 64_000  # The cap of most Claude models, so that what worked there is not refused here.
-
-_Trouble: TypeAlias = Refused | Busy | Broken
 
 
 def tiny_weights() -> Path:
@@ -68,6 +66,7 @@ class Embedded(Unlimited):
         threads: int | None = None,
         chat_template: str = "",
     ) -> None:
+        self.capabilities = Capabilities(has_slots=True, has_images=False)
         self._path = path
         self._entropy = entropy
         self._model_id = model_id
@@ -139,25 +138,11 @@ class Embedded(Unlimited):
         if self._llama is None:
             raise EngineFailed(f"{self.name} is not running")
         plan = self._plan(call, self._llama)
-        reading = Reading(plan)
-        events = answer.Events(plan, tier=call.service_tier, entropy=self._entropy)
-        trouble: _Trouble | None = None
-        async with aclosing(self._pieces(plan, call, self._llama)) as pieces:
-            async for piece in pieces:
-                if not isinstance(piece, Chunk):
-                    trouble = piece
-                    break
-                reading.take(piece)
-                if reading.failure is None and (said := events.take(piece)):
-                    yield said
-        end = trouble or reading.outcome()
-        if isinstance(end, completion.Completion):
-            yield events.finish(end)
-            return
-        error = api_error(end, name=self.name)
-        if not events.has_begun:
-            raise error
-        yield answer.error_event(problem.encode(error.type, str(error), request_id=None))
+        pieces = self._pieces(plan, call, self._llama)
+        events = streaming.events(pieces, plan, tier=call.service_tier, name=self.name, entropy=self._entropy)
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
     async def count_tokens(self, call: Call) -> int:
         if self._llama is None:
@@ -190,7 +175,7 @@ class Embedded(Unlimited):
         job.done.add_done_callback(lambda _: self._jobs.discard(job))
         return job
 
-    async def _pieces(self, plan: Plan, call: Call, llama: Llama) -> AsyncGenerator[Chunk | _Trouble, None]:
+    async def _pieces(self, plan: Plan, call: Call, llama: Llama) -> AsyncGenerator[Chunk | Trouble, None]:
         """The chunks as they come, then the trouble if there was any. Closing it stops the work."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + call.timeout_s
@@ -217,8 +202,8 @@ class _Job:
         self._plan = plan
         self._take = take
         self._nonsense = ""
-        self._future: Future[_Trouble | None] = pool.submit(self._work, llama)
-        self.done: asyncio.Future[_Trouble | None] = asyncio.wrap_future(self._future)
+        self._future: Future[Trouble | None] = pool.submit(self._work, llama)
+        self.done: asyncio.Future[Trouble | None] = asyncio.wrap_future(self._future)
 
     async def abandon(self) -> None:
         """Stop, if it has not ended, and wait until the slot is free: one token, or the step of a long prompt."""
@@ -226,7 +211,7 @@ class _Job:
         if not self.done.done() and not self._future.cancel():
             await asyncio.wait([self.done])
 
-    def _work(self, llama: Llama) -> _Trouble | None:
+    def _work(self, llama: Llama) -> Trouble | None:
         if self.stop.is_set():
             return None
         try:

@@ -123,7 +123,7 @@ class Engine(Protocol):
 class Unlimited:
     """What most engines say to the questions that only some can answer: nothing known, nothing in the way."""
 
-    capabilities = Capabilities()
+    capabilities: Capabilities = Capabilities()
 
     async def load(self) -> Load | None:
         """It cannot tell."""

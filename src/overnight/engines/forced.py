@@ -30,10 +30,11 @@ class _Properties(msgspec.Struct):
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
-    """What the model wants called. `input` is a JSON object on one line."""
+    """What the model wants called. `input` is a JSON object on one line; without an `id` it is given one."""
 
     name: str
     input: msgspec.Raw
+    id: str = ""
 
 
 def schema(tools: Sequence[Tool]) -> msgspec.Raw:
@@ -71,13 +72,13 @@ def read(text: str, tools: Sequence[Tool]) -> list[ToolCall]:
     return [call(said.name, bytes(said.arguments))]
 
 
-def call(name: str, arguments: str | bytes) -> ToolCall:
+def call(name: str, arguments: str | bytes, *, id: str = "") -> ToolCall:
     """The call of `name`; its input is empty if `arguments` are not a complete JSON object."""
     try:
         line = msgspec.json.format(arguments.encode() if isinstance(arguments, str) else arguments, indent=-1)
     except msgspec.DecodeError:
         line = b""
-    return ToolCall(name=name, input=msgspec.Raw(line if line.startswith(b"{") else b"{}"))
+    return ToolCall(id=id, name=name, input=msgspec.Raw(line if line.startswith(b"{") else b"{}"))
 
 
 def _name(cut: str) -> str:

@@ -13,10 +13,14 @@ from typing import Literal
 import msgspec
 
 from overnight.core.retry import Answered, Outcome, Refused
+from overnight.core.tokens import Tokens
+from overnight.engines import listing
 from overnight.engines.address import Address, address
-from overnight.engines.engine import Call, Model, Unlimited
+from overnight.engines.engine import Call, Capabilities, Load, Model, Unlimited
 from overnight.engines.head import is_header_value
 from overnight.engines.interactive import api_error
+from overnight.engines.load import Metrics, is_there
+from overnight.engines.pace import Pace
 from overnight.engines.plain import PlainTransport
 from overnight.engines.pooled import PooledTransport
 from overnight.engines.replies import outcome_of, outcome_of_error
@@ -31,18 +35,6 @@ IN_FLIGHT_MAX = 64  # Keeps one GPU engine's batch full; the runner finds the re
 _MODELS_TIMEOUT_S = 10.0
 _COUNT_TIMEOUT_S = 60.0
 _EVENT_BYTES_MAX = 1024 * 1024  # Held back at most; a longer event is passed on in pieces.
-
-
-class _ListedModel(msgspec.Struct):
-    id: str
-    display_name: str = ""
-    max_input_tokens: int | None = None
-    max_tokens: int | None = None
-    max_model_len: int | None = None  # vLLM's and SGLang's word for input and output together.
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_ListedModel]
 
 
 class _TokenCount(msgspec.Struct):
@@ -70,15 +62,16 @@ class Messages(Unlimited):
         Raises UsageError for an address or a key that cannot work.
         """
         server = address(base_url.rstrip("/").removesuffix("/v1"))
-        if api_key is not None and (
-            not api_key.isascii() or not api_key.isprintable() or " " in api_key or not api_key
-        ):
-            raise UsageError(f"The key for {server.url} is empty, or holds spaces, line ends or other characters.")
+        check_key(api_key, server)
         self._name = f"messages {server.url}"
         self._in_flight_max = in_flight_max
         self._secret = api_key
         self._clock = clock or SystemClock()
-        self._transport = transport or _transport(server, auth_headers(server, api_key, auth))
+        self._transport = transport or transport_to(server, auth_headers(server, api_key, auth))
+        self._metrics = Metrics(self._transport)
+        is_claude = _is_claude(server)
+        self._pace = Pace(is_expected=is_claude)
+        self.capabilities = Capabilities(charges_cache_writes=is_claude, tells_load=not is_claude)
 
     @property
     def name(self) -> str:
@@ -94,35 +87,40 @@ class Messages(Unlimited):
     async def models(self) -> Sequence[Model]:
         try:
             reply = await self._transport.get("/v1/models?limit=1000", headers=_VERSION, timeout_s=_MODELS_TIMEOUT_S)
-            listed = msgspec.json.decode(reply.body, type=_ModelList).data if reply.status == 200 else []
-        except (TransportError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except TransportError:
             return []
-        return [
-            Model(
-                id=one.id,
-                display_name=one.display_name or one.id,
-                max_input_tokens=one.max_input_tokens or one.max_model_len,
-                max_tokens=one.max_tokens,
-            )
-            for one in listed
-        ]
+        return [listing.model(listed) for listed in listing.read(reply.body)] if reply.status == 200 else []
+
+    async def load(self) -> Load | None:
+        return await self._metrics.load()
+
+    async def is_there(self) -> bool:
+        return await is_there(self._transport, models_path="/v1/models")
+
+    def wait_ms(self, tokens: Tokens) -> int:
+        return self._pace.wait_ms(tokens)
+
+    def spend(self, tokens: Tokens) -> None:
+        self._pace.spend(tokens)
 
     async def answer(self, call: Call) -> Outcome:
         if (refused := _refused_headers(call)) is not None:
             return refused
+        since = self._pace.mark()
         try:
             reply = await self._transport.post(
                 "/v1/messages", call.params, headers=_headers(call), timeout_s=call.timeout_s
             )
         except TransportError as error:
             return outcome_of_error(error)
+        self._pace.heard(reply.headers, since=since)
         return outcome_of(reply, clock=self._clock, secret=self._secret)
 
     async def stream(self, call: Call) -> AsyncGenerator[bytes, None]:
         """See `engine.Engine`. Pieces end where events end, so that what follows a failure is an event of its own."""
         if (refused := _refused_headers(call)) is not None:
             raise api_error(refused, name=self._name)
-        headers = _headers(call)
+        headers, since = _headers(call), self._pace.mark()
         parts = self._transport.stream("/v1/messages", call.params, headers=headers, timeout_s=call.timeout_s)
         async with aclosing(parts):
             try:
@@ -130,6 +128,7 @@ class Messages(Unlimited):
             except TransportError as error:
                 raise api_error(outcome_of_error(error), name=self._name) from error
             assert isinstance(head, Reply)
+            self._pace.heard(head.headers, since=since)
             self._check_stream(head)
             tail = b""
             try:
@@ -147,6 +146,7 @@ class Messages(Unlimited):
                 yield tail
 
     async def count_tokens(self, call: Call) -> int:
+        """See `engine.Engine`. Its headers are not heard: counting has limits of its own."""
         if (refused := _refused_headers(call)) is not None:
             raise api_error(refused, name=self._name)
         try:
@@ -211,20 +211,30 @@ def _refused_values(api_version: str, betas: str) -> Refused | None:
     return None
 
 
+def _is_claude(server: Address) -> bool:
+    return server.host == "anthropic.com" or server.host.endswith(".anthropic.com")
+
+
 def auth_headers(server: Address, api_key: str | None, auth: Auth) -> dict[str, str]:
     """How `server` learns the key: see `Messages`."""
     if api_key is None:
         return {}
-    is_claude = server.host == "anthropic.com" or server.host.endswith(".anthropic.com")
     headers = {}
     if auth != "bearer":
         headers["x-api-key"] = api_key
-    if auth == "bearer" or (auth == "auto" and not is_claude):
+    if auth == "bearer" or (auth == "auto" and not _is_claude(server)):
         headers["authorization"] = f"Bearer {api_key}"
     return headers
 
 
-def _transport(server: Address, headers: Mapping[str, str]) -> Transport:
+def check_key(api_key: str | None, server: Address) -> None:
+    """Raise UsageError, which does not repeat it, for a key that cannot stand in a header."""
+    if api_key is not None and (not api_key.isascii() or not api_key.isprintable() or " " in api_key or not api_key):
+        raise UsageError(f"The key for {server.url} is empty, or holds spaces, line ends or other characters.")
+
+
+def transport_to(server: Address, headers: Mapping[str, str]) -> Transport:
+    """The transport that fits the scheme of `server`; `headers` go with every request."""
     chosen = PlainTransport if server.scheme == "http" else PooledTransport
     return chosen(server.url, headers=headers)
 

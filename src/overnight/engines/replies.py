@@ -66,11 +66,11 @@ def outcome_of_error(error: TransportError) -> Busy | Broken:
     """What it means that there is no reply."""
     match error:
         case ConnectFailed():
-            return Busy(reason=str(error))
+            return Busy(reason=str(error), is_away=True)
         case TimedOut():
             return Broken(reason=str(error), type="timeout_error")
         case _:
-            return Broken(reason=str(error))
+            return Broken(reason=str(error), is_lost=True)
 
 
 def retry_after_ms(reply: Reply, *, clock: Clock) -> int | None:

@@ -1,37 +1,49 @@
-"""Which engine answers a model: the first route whose pattern matches, in the operator's order."""
+"""Which engines answer a model: every route whose pattern matches, in the operator's order of preference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from overnight.core.offpeak import ALWAYS, Hours, Signal
 from overnight.engines.engine import Engine
 
 _REMEMBERED_MAX = 1_000  # Model names whose answer is kept: a batch names few, a hostile one must not fill memory.
 
 
 class Route(NamedTuple):
-    """An engine and the models it is asked for: shell patterns such as `claude-*`, case matters."""
+    """An engine, and the models it is asked for: shell patterns such as `claude-*`, case matters."""
 
     engine: Engine
     patterns: Sequence[str]
+    aliases: Mapping[str, str] = {}  # Names that callers use, and what this engine calls them.
+    rank: int = 0  # The lowest is preferred; replicas of one engine have the same.
+    is_shared: bool = False  # It takes its part of the work; otherwise only what those before it cannot do.
+    hours: Hours = ALWAYS  # When it may be used for batches.
+    signal: Signal | None = None
 
 
 class Router:
     """The routes of this installation."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
-        self.routes = tuple(routes)
-        self._remembered: dict[str, Engine | None] = {}
+        self.routes = tuple(sorted(routes, key=lambda route: route.rank))
+        self._remembered: dict[str, tuple[Route, ...]] = {}
 
-    def engine_for(self, model: str) -> Engine | None:
-        """The engine that answers `model`; None if nobody does."""
+    def routes_for(self, model: str) -> tuple[Route, ...]:
+        """The routes to engines that answer `model`, preferred ones first; empty if nobody does."""
         if model in self._remembered:
             return self._remembered[model]
-        found = next((route.engine for route in self.routes if _matches(route, model)), None)
+        found = tuple(route for route in self.routes if _matches(route, model))
         if len(self._remembered) < _REMEMBERED_MAX:
             self._remembered[model] = found
         return found
 
+    def is_spare(self, engine: Engine) -> bool:
+        """Whether, of all models that were asked for so far, `engine` has none of its own to answer."""
+        ways = [(routes[0].rank, route) for routes in self._remembered.values() for route in routes]
+        own = [(first, route) for first, route in ways if route.engine is engine]
+        return bool(own) and all(route.rank > first and not route.is_shared for first, route in own)
+
 
 def _matches(route: Route, model: str) -> bool:
-    return any(fnmatchcase(model, pattern) for pattern in route.patterns)
+    return model in route.aliases or any(fnmatchcase(model, pattern) for pattern in route.patterns)

@@ -2,43 +2,113 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from overnight.core.offpeak import Signal
 from overnight.engines.engine import Engine
 from overnight.engines.routing import Route, Router
+from overnight.ids import WorkspaceId
 from overnight.ports.world import World
+from overnight.runner.backlog import Backlog, Stretch, Taker
 from overnight.runner.pool import Pool
+from overnight.runner.signal import Meter
+from overnight.wire import params
+
+
+class Way(NamedTuple):
+    """Where a request may go: an engine's pool, and what the engine calls the model."""
+
+    pool: Pool
+    model: str
+    is_alias: bool
+
+    def named(self, body: bytes) -> bytes:
+        """The body of a request, naming the model as the engine does."""
+        return params.renamed(body, self.model) if self.is_alias else body
 
 
 class Fleet:
-    """Engines and pools. `start` before use, `close` after."""
+    """Engines and pools, over one backlog. `start` before use, `close` after."""
 
-    def __init__(self, routes: Sequence[Route], world: World) -> None:
+    def __init__(
+        self, routes: Sequence[Route], world: World, *, weights: Mapping[WorkspaceId, float] | None = None
+    ) -> None:
         self.router = Router(routes)
-        engines = list(dict.fromkeys(route.engine for route in routes))
-        self._pools = {engine: Pool(engine, entropy=world.entropy, marks=world.marks) for engine in engines}
+        self.backlog = Backlog(self._may_take, weights=weights)
+        self._pools: dict[Engine, Pool] = {}
+        for route in self.router.routes:
+            if route.engine not in self._pools:
+                self._pools[route.engine] = Pool(
+                    route.engine, self.backlog, entropy=world.entropy, marks=world.marks, clock=world.clock
+                )
+        self._meters: dict[Signal, Meter] = {}
+        for pool in self._pools.values():
+            routes = [route for route in self.router.routes if route.engine is pool.engine]
+            if (signal := routes[0].signal) is not None:
+                pool.admission.meter = self._meters.setdefault(signal, Meter(signal))
+            pool.admission.hours = routes[0].hours
+            pool.name_of = {name: known for route in routes for name, known in route.aliases.items()}
 
     @property
     def pools(self) -> Sequence[Pool]:
-        """Every pool, in the operator's order."""
+        """Every pool, preferred ones first."""
         return tuple(self._pools.values())
 
-    def pool_for(self, model: str) -> Pool | None:
-        """The pool of the engine that answers `model`; None if nobody does."""
-        engine = self.router.engine_for(model)
-        return None if engine is None else self._pools[engine]
+    def knows(self, model: str) -> bool:
+        """Whether any engine answers `model`."""
+        return bool(self.router.routes_for(model))
+
+    def way_for(self, model: str) -> Way | None:
+        """Whom to ask for somebody who waits: of the preferred engines that are there, the one that has least to do.
+        None if nobody answers `model`."""
+        routes = self.router.routes_for(model)
+        if not routes:
+            return None
+        chosen = min(routes, key=self._preference)
+        return Way(self._pools[chosen.engine], chosen.aliases.get(model, model), model in chosen.aliases)
+
+    def pools_for(self, model: str) -> list[Pool]:
+        """The pools that may take requests for `model`."""
+        return [self._pools[route.engine] for route in self.router.routes_for(model)]
+
+    def is_spare(self, pool: Pool) -> bool:
+        """Whether it works only when others cannot, so that its speed is not counted on."""
+        return self.router.is_spare(pool.engine)
 
     def trouble(self) -> Mapping[str, str]:
         """What engines that are busy or away last said, by engine name. For health."""
-        return {pool.engine.name: pool.last_trouble for pool in self.pools if pool.last_trouble}
+        return {pool.engine.name: pool.trouble for pool in self.pools if pool.trouble}
+
+    async def run(self) -> None:
+        """Keep every engine full until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for pool in self.pools:
+                group.create_task(pool.run())
+            for meter in self._meters.values():
+                group.create_task(meter.run())
 
     async def start(self) -> None:
         """Make every engine ready. UsageError says which one cannot be and what to do."""
-        for engine in self._engines():
+        for engine in self._pools:
             await engine.start()
 
     async def close(self) -> None:
         """Release every engine."""
-        await asyncio.gather(*(engine.close() for engine in self._engines()))
+        await asyncio.gather(*(engine.close() for engine in self._pools))
 
-    def _engines(self) -> Sequence[Engine]:
-        return tuple(self._pools)
+    def _preference(self, route: Route) -> tuple[bool, int, int]:
+        pool = self._pools[route.engine]
+        return pool.is_away, route.rank, pool.in_flight + pool.interactive_in_flight
+
+    def _may_take(self, taker: Taker, stretch: Stretch) -> bool:
+        """The order of preference: an engine takes what is its own to do, and of what engines before it should do,
+        what they cannot: because they are away, or because its deadline is in danger."""
+        routes = self.router.routes_for(stretch.model)
+        own = next((route for route in routes if self._pools[route.engine] is taker), None)
+        if own is None or not isinstance(taker, Pool):
+            return False
+        in_danger = self.backlog.danger_ms is not None and stretch.deadline_ms <= self.backlog.danger_ms
+        if own.is_shared or own.rank == routes[0].rank or in_danger:
+            return True
+        before = (route for route in routes if route.rank < own.rank)
+        return all(self._pools[route.engine].is_gone for route in before)

@@ -1,25 +1,31 @@
-"""One engine kept exactly full: as many lanes as it takes requests at once, fed from one queue.
+"""One engine kept exactly full, by lanes that take from the backlog while the engine has room.
 
 A lane is a long-lived task, so a request costs no task of its own. Interactive requests do not queue here at all:
-they enter the engine at once, and lanes stand back until there is room again (invariant I10).
+they enter the engine at once, and lanes stand back until there is room again (invariant I10). How much room there is
+is the business of `runner.admission`.
 """
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from overnight import limits
 from overnight.core import gate as gates
 from overnight.core import retry
-from overnight.core.retry import Again, Answered, Broken, Busy, Outcome, Record, Refused
+from overnight.core.retry import Again, Alone, Answered, Broken, Busy, Outcome, Record, Refused
+from overnight.core.tokens import Tokens
 from overnight.engines.engine import Call, Engine
 from overnight.errors import Overloaded
+from overnight.ports.clock import Clock
 from overnight.ports.entropy import Entropy
 from overnight.ports.marks import Marks
+from overnight.runner.admission import Admission
+from overnight.runner.backlog import Backlog
 from overnight.runner.segmentrun import Work
-from overnight.wire import message, problem, result
+from overnight.wire import message, params, problem, result
 
 log = logging.getLogger("overnight.runner")
 
@@ -27,125 +33,179 @@ log = logging.getLogger("overnight.runner")
 class Pool:
     """The lanes of one engine. Everything happens on one event loop, so no lock is needed."""
 
-    def __init__(self, engine: Engine, *, entropy: Entropy, marks: Marks) -> None:
+    def __init__(self, engine: Engine, backlog: Backlog, *, entropy: Entropy, marks: Marks, clock: Clock) -> None:
         self.engine = engine
+        self.admission = Admission(engine, clock=clock)
         self.last_trouble = ""  # What the engine said when it was last busy; empty after a success. For health.
-        self._entropy, self._marks = entropy, marks
-        self._ready: deque[Work] = deque()
+        self.name_of: Mapping[str, str] = {}  # What the engine calls models that callers call otherwise.
+        self._backlog, self._entropy, self._marks = backlog, entropy, marks
+        self._suspects: deque[Work] = deque()  # Each runs alone: see `core.retry.Alone`.
+        self._is_alone = False
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._gate = gates.OPEN
+        self._lanes = 0
+        self._group: asyncio.TaskGroup | None = None
         self._budget = retry.Budget()
-        self._in_flight = 0
-        self._interactive = 0
         self._may_start: Callable[[], bool] = lambda: True
-        self._on_low: Callable[[], None] = lambda: None
         self._quiet = asyncio.Event()
         self._quiet.set()
-
-    @property
-    def waiting(self) -> int:
-        """Requests that are ready and not inside the engine."""
-        return len(self._ready)
+        self._interrupted: set[asyncio.Task[None]] = set()
 
     @property
     def in_flight(self) -> int:
         """Batch requests inside the engine."""
-        return self._in_flight
+        return self.admission.in_flight
 
-    def attach(self, *, may_start: Callable[[], bool], on_low: Callable[[], None]) -> None:
-        """Whom to ask before a request is started, and whom to tell when the queue runs low."""
-        self._may_start, self._on_low = may_start, on_low
+    @property
+    def interactive_in_flight(self) -> int:
+        """Requests of people inside the engine."""
+        return self.admission.interactive
 
-    def add(self, works: Iterable[Work]) -> None:
-        """Queue work behind what is there."""
-        self._ready.extend(works)
-        self.wake()
+    @property
+    def limit(self) -> int:
+        """How many batch requests are inside at once when nothing is in the way."""
+        return self.admission.limit
 
-    def clear(self) -> None:
-        """Forget what is queued; requests inside the engine go on."""
-        self._ready.clear()
+    @property
+    def is_away(self) -> bool:
+        """Whether the engine was not reached, or broke, when it was last asked."""
+        return self.admission.is_away
+
+    @property
+    def trouble(self) -> str:
+        """What holds work up here, in words for health."""
+        meter = self.admission.meter
+        return self.last_trouble or (meter.trouble if meter is not None else "")
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is away for so long that others do its work, at their price."""
+        return self.is_away and self.admission.away_ms >= limits.FALL_OVER_MS
+
+    @property
+    def speed_per_s(self) -> float | None:
+        """Requests finished in a second at full speed; None if that is not known, 0 while it is away."""
+        return 0.0 if self.is_away else self.admission.speed_per_s
+
+    @property
+    def is_by_deadline(self) -> bool:
+        """See `backlog.Taker`: outside its hours an engine works for deadlines alone."""
+        return self.admission.share < 1.0
+
+    def attach(self, *, may_start: Callable[[], bool]) -> None:
+        """Whom to ask before a request is started."""
+        self._may_start = may_start
 
     def wake(self) -> None:
-        """Let idle lanes look again."""
+        """There may be work or room: let one lane look. It calls the next one as long as there is more."""
         while self._idle:
             future = self._idle.popleft()
             if not future.done():
                 future.set_result(None)
+                return
+        if self._group is not None and self._lanes < self.engine.in_flight_max:
+            self._lanes += 1
+            self._group.create_task(self._lane())
 
     async def wait_quiet(self) -> None:
         """Return when no batch request is inside the engine."""
         await self._quiet.wait()
 
     @contextmanager
-    def interactive(self) -> Iterator[None]:
-        """Around an interactive request: lanes leave it room. Overloaded beyond `IN_FLIGHT_INTERACTIVE_MAX`."""
-        if self._interactive >= limits.IN_FLIGHT_INTERACTIVE_MAX:
+    def interactive(self) -> Iterator[Callable[[], None]]:
+        """Around an interactive request: lanes leave it room. Gives what to call when its first token is there.
+        Overloaded beyond `IN_FLIGHT_INTERACTIVE_MAX`."""
+        if self.interactive_in_flight >= limits.IN_FLIGHT_INTERACTIVE_MAX:
             raise Overloaded("too many requests at once; try again shortly", retry_after_s=1)
-        self._interactive += 1
+        visit = self.admission.arrive()
         try:
-            yield
+            yield visit.on_first_token
         finally:
-            self._interactive -= 1
+            visit.leave()
             self.wake()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self.engine.in_flight_max):
-                group.create_task(self._lane())
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self.admission.steer(self._on_steered))
+            self.wake()
+
+    def _on_steered(self) -> None:
+        if self.is_away:
+            self._backlog.release(self)
+        self.wake()
 
     async def _lane(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         while True:
             work = await self._next()
-            self._in_flight += 1
+            work.stop = partial(self._interrupt, task)
             self._quiet.clear()
-            work.lane = task
+            visit = self.admission.enter(work.tokens)
             try:
-                outcome = await self._attempt(work)
+                outcome = await self._attempt(work, visit.on_first_token)
             except asyncio.CancelledError:
-                if not work.is_interrupted:
+                if task not in self._interrupted:
                     raise
+                self._interrupted.discard(task)
                 task.uncancel()
+                self._backlog.settle(work, None)
                 continue
             finally:
-                work.lane = None
-                self._in_flight -= 1
-                if self._in_flight == 0:
+                work.stop = None
+                was_alone, self._is_alone = self._is_alone, False
+                visit.leave()
+                if self.in_flight == 0:
                     self._quiet.set()
-                if self._idle and self._ready:
-                    self.wake()
-            self._settle(work, outcome)
+            took = self._settle(work, outcome, was_alone=was_alone)
+            self._backlog.settle(work, took)
+            if took is not None:
+                visit.answered(took)
+
+    def _interrupt(self, task: asyncio.Task[None]) -> None:
+        self._interrupted.add(task)
+        task.cancel()
 
     async def _next(self) -> Work:
         while True:
-            while self._ready and self._has_room():
-                work = self._ready.popleft()
-                if work.is_open:
-                    if len(self._ready) < self.engine.in_flight_max:
-                        self._on_low()
-                    return work
+            work = self._take()
+            if work is not None:
+                self.wake()
+                return work
             future = asyncio.get_running_loop().create_future()
             self._idle.append(future)
             await future
 
-    def _has_room(self) -> bool:
-        now_ms = asyncio.get_running_loop().time() * 1000
-        room = gates.room(self._gate, now_ms=now_ms, in_flight_max=self.engine.in_flight_max)
-        return self._in_flight + self._interactive < room and self._may_start()
+    def _take(self) -> Work | None:
+        if self._is_alone or not self._may_start() or not self.admission.has_room():
+            return None
+        while self._suspects and not self._suspects[0].is_open:
+            self._suspects.popleft()
+        if self._suspects:
+            self._is_alone = not self.in_flight
+            return self._suspects.popleft() if self._is_alone else None
+        work = self._backlog.take(self)
+        if work is None:
+            self.admission.starved()
+            return None
+        if self.admission.admits(work.tokens, self.wake):
+            return work
+        self._backlog.settle(work, None)
+        self._backlog.put_back([work])
+        return None
 
-    async def _attempt(self, work: Work) -> Outcome:
+    async def _attempt(self, work: Work, on_first_token: Callable[[], None]) -> Outcome:
         work.attempt += 1
         spend = retry.after_first_attempt if work.attempt == 1 else retry.after_retry
         self._budget = spend(self._budget)
-        batch = work.run.batch
+        batch, model = work.run.batch, self.name_of.get(work.model, work.model)
         call = Call(
-            params=work.params,
-            model=work.model,
+            params=work.params if model == work.model else params.renamed(work.params, model),
+            model=model,
             api_version=batch.api_version,
             betas=batch.betas,
             timeout_s=limits.ENGINE_TIMEOUT_S,
+            on_first_token=on_first_token,
         )
         self._marks.reach("request.dispatched")
         try:
@@ -156,46 +216,77 @@ class Pool:
         self._marks.reach("request.answered")
         return outcome
 
-    def _settle(self, work: Work, outcome: Outcome) -> None:
+    def _settle(self, work: Work, outcome: Outcome, *, was_alone: bool) -> Tokens | None:
+        """Act on an outcome; what the request took, None if it was not worked on."""
         if isinstance(outcome, Busy):
             self._stand_back(work, outcome)
-            return
-        if self._gate is not gates.OPEN:
-            self._gate, self.last_trouble = gates.OPEN, ""
-            self.wake()
-        line = b""
+            return None
+        line, took = b"", Tokens(0, 0)
         if isinstance(outcome, Answered):
             try:
-                line = result.succeeded(work.custom_id, message.as_batch(outcome.message)[0])
+                answer, usage = message.as_batch(outcome.message)
             except message.NotAMessage as error:
                 outcome = Broken(reason=str(error))
-        decision = retry.decide(outcome, attempt=work.attempt, budget=self._budget, jitter=self._entropy.uniform())
+            else:
+                line, took = result.succeeded(work.custom_id, answer), _tokens(usage)
+        if isinstance(outcome, Broken):
+            self._note_broken(work, outcome)
+        elif self.admission.gate is not gates.OPEN:
+            self.admission.gate, self.last_trouble = gates.OPEN, ""
+        decision = retry.decide(
+            outcome,
+            attempt=work.attempt,
+            budget=self._budget,
+            jitter=self._entropy.uniform(),
+            deaths=work.deaths,
+            was_alone=was_alone,
+        )
         match decision:
             case Again(delay_ms=delay_ms):
                 self._again(work, delay_ms)
+            case Alone():
+                self._suspects.append(work)
+                if work.run.closing is not None:
+                    work.run.close_one(work)
             case Record(outcome=Refused() as refused):
                 work.run.record(work, "errored", errored(work.custom_id, refused))
             case Record():
                 work.run.record(work, "succeeded", line)
+        return took
+
+    def _note_broken(self, work: Work, broken: Broken) -> None:
+        work.deaths += broken.is_lost
+        now_ms = asyncio.get_running_loop().time() * 1000
+        self.admission.gate = gates.after_broken(self.admission.gate, now_ms=now_ms, jitter=self._entropy.uniform())
+        if self.admission.gate.bursts:
+            self.last_trouble = broken.reason
+            self.admission.broke()
 
     def _again(self, work: Work, delay_ms: float) -> None:
         if work.run.closing is not None:
             work.run.close_one(work)
         elif work.is_open:
-            asyncio.get_running_loop().call_later(delay_ms / 1000, self.add, (work,))
+            asyncio.get_running_loop().call_later(delay_ms / 1000, self._return, work)
+
+    def _return(self, work: Work) -> None:
+        self._backlog.put_back([work])
+        self.wake()
 
     def _stand_back(self, work: Work, busy: Busy) -> None:
-        loop = asyncio.get_running_loop()
         self.last_trouble = busy.reason
-        self._gate = gates.after_busy(
-            self._gate, now_ms=loop.time() * 1000, asked_ms=busy.retry_after_ms, jitter=self._entropy.uniform()
-        )
+        self.admission.refused(busy, jitter=self._entropy.uniform())
         work.attempt -= 1  # It says nothing about the request.
         if work.run.closing is not None:
             work.run.close_one(work)
         elif work.is_open:
-            self._ready.appendleft(work)
-        loop.call_at(self._gate.closed_until_ms / 1000 + 0.001, self.wake)
+            self._backlog.put_back([work])
+        if self.is_away:
+            self._backlog.release(self)
+
+
+def _tokens(usage: message.Usage) -> Tokens:
+    cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    return Tokens(input=usage.input_tokens + cached, output=usage.output_tokens)
 
 
 def errored(custom_id: str, refused: Refused) -> bytes:

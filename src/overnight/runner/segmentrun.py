@@ -9,27 +9,43 @@ from collections.abc import Callable, Iterable
 
 from overnight.core.batch import Tally
 from overnight.core.lease import Lease
+from overnight.core.tokens import Tokens
 from overnight.store.control import LeasedSegment
 from overnight.wire import result
 from overnight.wire.create import Request
+from overnight.wire.params import Batched
 from overnight.wire.result import Kind
 
 _ROW_OF: dict[Kind, Callable[[str], bytes]] = {"canceled": result.canceled, "expired": result.expired}
 
 
 class Work:
-    """One request of a run. `lane` is the task that has it inside an engine, if any."""
+    """One request of a run."""
 
-    __slots__ = ("attempt", "custom_id", "is_interrupted", "lane", "model", "params", "run")
+    __slots__ = (
+        *("attempt", "custom_id", "deaths", "is_cached", "is_greedy", "max_tokens", "model", "ordinal"),
+        *("params", "run", "size_bytes", "stop", "tokens"),
+    )
 
-    def __init__(self, run: "SegmentRun", request: Request) -> None:
+    def __init__(self, run: "SegmentRun", request: Request, ordinal: int) -> None:
         self.run = run
         self.custom_id = request.custom_id
+        self.ordinal = ordinal  # Its place in the segment, the same under every lease.
         self.params = bytes(request.params)
+        self.size_bytes = len(self.params)
         self.model = ""
+        self.max_tokens = 1
+        self.is_greedy = False
+        self.is_cached = False  # It asks for its prefix to be cached.
+        self.tokens = Tokens(0, 0)  # What it was estimated to take when it was taken.
         self.attempt = 0
-        self.lane: asyncio.Task[None] | None = None
-        self.is_interrupted = False
+        self.deaths = 0  # How often an engine was lost while it was inside.
+        self.stop: Callable[[], None] | None = None  # Set while it is inside an engine, by whoever holds it there.
+
+    def know(self, batched: Batched) -> None:
+        """Note what was read of its params."""
+        self.model, self.max_tokens = batched.model, batched.max_tokens
+        self.is_greedy, self.is_cached = batched.is_greedy, batched.has_cache_control
 
     @property
     def is_open(self) -> bool:
@@ -38,9 +54,8 @@ class Work:
 
     def interrupt(self) -> None:
         """Stop the attempt inside the engine, if there is one; its outcome is no longer wanted."""
-        if self.lane is not None:
-            self.is_interrupted = True
-            self.lane.cancel()
+        if self.stop is not None:
+            self.stop()
 
 
 class Unsaved:
@@ -48,6 +63,15 @@ class Unsaved:
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.some = asyncio.Event()  # Set while there are any.
+
+    def change(self, by_bytes: int) -> None:
+        """So many more."""
+        self.bytes += by_bytes
+        if self.bytes:
+            self.some.set()
+        else:
+            self.some.clear()
 
 
 class SegmentRun:
@@ -87,7 +111,7 @@ class SegmentRun:
 
     def start(self, requests: Iterable[Request]) -> list[Work]:
         """Open these requests; returns them as work."""
-        found = [Work(self, request) for request in requests]
+        found = [Work(self, request, ordinal) for ordinal, request in enumerate(requests)]
         self.open = {work.custom_id: work for work in found}
         return found
 
@@ -108,7 +132,7 @@ class SegmentRun:
             return
         del self.open[work.custom_id]
         self.lines.append(line)
-        self._unsaved.bytes += len(line)
+        self._unsaved.change(len(line))
         self._counter[kind] += 1
         self.check_done()
 
@@ -122,19 +146,19 @@ class SegmentRun:
     def take_lines(self) -> list[bytes]:
         """The lines that are in no log yet; the caller now owns them."""
         lines, self.lines = self.lines, []
-        self._unsaved.bytes -= sum(map(len, lines))
+        self._unsaved.change(-sum(map(len, lines)))
         return lines
 
     def put_back(self, lines: list[bytes]) -> None:
         """Lines that could not be saved."""
         self.lines = lines + self.lines
-        self._unsaved.bytes += sum(map(len, lines))
+        self._unsaved.change(sum(map(len, lines)))
 
     def close_waiting(self, kind: Kind) -> None:
         """Give requests that are not inside an engine their final row; the others may finish."""
         self.closing = kind
         for work in list(self.open.values()):
-            if work.lane is None:
+            if work.stop is None:
                 self.record(work, kind, _ROW_OF[kind](work.custom_id))
 
     def close_all(self, kind: Kind) -> None:

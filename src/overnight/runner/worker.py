@@ -6,13 +6,11 @@ checkpoint interval of results.
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 
 from overnight import limits
 from overnight.core import lease as leases
-from overnight.core import schedule
 from overnight.core.batch import kind_of_unfinished
 from overnight.core.lease import SegmentRef
 from overnight.core.retry import Refused
@@ -20,7 +18,8 @@ from overnight.errors import InvalidRequest, StoreError
 from overnight.ids import BatchId, WorkspaceId
 from overnight.ports.world import World
 from overnight.runner.fleet import Fleet
-from overnight.runner.pool import Pool, errored
+from overnight.runner.plan import Plan
+from overnight.runner.pool import errored
 from overnight.runner.recorder import Recorder
 from overnight.runner.segmentrun import SegmentRun, Unsaved, Work
 from overnight.runner.tallies import Tallies
@@ -51,17 +50,19 @@ class Worker:
         self._runs: dict[SegmentRef, SegmentRun] = {}
         self._parked: dict[SegmentRef, str] = {}  # The key of its trouble, by segment.
         self._unsaved = Unsaved()
-        self._served: dict[WorkspaceId, float] = {}
         self._trusted_until_ms = 0
         self._wake = asyncio.Event()
         self._drain_asked = asyncio.Event()
         self._group = asyncio.TaskGroup()
         for pool in fleet.pools:
-            pool.attach(may_start=self._may_start, on_low=self._wake.set)
+            pool.attach(may_start=self._may_start)
+        fleet.backlog.on_low = self._wake.set
+        self._plan = Plan(store, fleet, world)
 
-    def ring(self) -> None:
-        """There may be new work: a batch was created. Not heard while every queue is full: `on_low` will ring."""
-        if any(pool.waiting < 2 * pool.engine.in_flight_max for pool in self._fleet.pools):
+    def ring(self, workspace: WorkspaceId) -> None:
+        """There may be new work: a batch was created. Not heard while there is enough here, unless it is the only one
+        of its workspace; otherwise `on_low` will ring."""
+        if workspace not in self._fleet.backlog.workspaces() or self._plan.requests_wanted(self._runs.values()) > 0:
             self._wake.set()
 
     def cancel(self, batch_id: BatchId) -> None:
@@ -73,8 +74,7 @@ class Worker:
 
     def drain(self) -> None:
         """Start leaving: nothing new is started, what is in flight may finish; then `run` returns."""
-        for pool in self._fleet.pools:
-            pool.clear()
+        self._fleet.backlog.clear()
         self._drain_asked.set()
 
     async def run(self) -> None:
@@ -86,7 +86,8 @@ class Worker:
                     self._lease_loop(),
                     self._checkpoint_loop(),
                     self._renew_loop(),
-                    *(pool.run() for pool in self._fleet.pools),
+                    self._plan.run(self._wake.set),
+                    self._fleet.run(),
                 )
             ]
             await self._drain_asked.wait()
@@ -122,13 +123,9 @@ class Worker:
         began_ms = self._world.clock.now_ms()
         room = limits.LEASED_SEGMENTS_MAX - _CLOSING_SEGMENTS - len(self._runs)
         try:
-            taken = await self._store.control.lease(
-                self.name,
-                now_ms=began_ms,
-                requests_wanted=self._requests_wanted() if room > 0 else 0,
-                segments_max=room if room > 0 else room + _CLOSING_SEGMENTS,
-                served=self._served,
-            )
+            segments = room if room > 0 else room + _CLOSING_SEGMENTS
+            wanted = self._plan.wanted(self._runs.values(), segments=segments, is_closing_only=room <= 0)
+            taken = await self._store.control.lease(self.name, wanted=wanted, now_ms=began_ms)
         except StoreError as error:
             self.troubles["leases"] = str(error)
             return False
@@ -141,15 +138,8 @@ class Worker:
             self._world.marks.reach("lease.committed")
         return bool(taken)
 
-    def _requests_wanted(self) -> int:
-        held_bytes = sum(run.leased.source.raw_bytes for run in self._runs.values())
-        if held_bytes > limits.LEASED_BYTES_MAX:
-            return 0
-        opening = sum(run.leased.source.requests for run in self._runs.values() if not run.is_started)
-        return max(2 * pool.engine.in_flight_max - pool.waiting for pool in self._fleet.pools) - opening
-
     def _begin(self, leased: LeasedSegment) -> None:
-        segment, workspace = leased.lease.segment, leased.batch.workspace
+        segment = leased.lease.segment
         run = SegmentRun(
             leased,
             counter=self._tallies.counter(segment),
@@ -157,10 +147,6 @@ class Worker:
             on_done=self._seal_soon,
         )
         self._runs[segment] = run
-        active = {held.batch.workspace for held in self._runs.values()}
-        self._served = schedule.lifted(self._served, active)
-        if kind_of_unfinished(leased.batch, now_ms=self._world.clock.now_ms()) is None:
-            self._served[workspace] += leased.source.requests
         self._group.create_task(self._open(run))
 
     async def _open(self, run: SegmentRun) -> None:
@@ -210,20 +196,19 @@ class Worker:
         return await self._world.offload.run(lambda: segments.unpack(stored, raw_bytes=source.raw_bytes))
 
     def _dispatch(self, works: Iterable[Work]) -> None:
-        ready = defaultdict[Pool, list[Work]](list)
+        ready: list[Work] = []
         for work in works:
             try:
-                work.model = params.read_batched(work.params, is_strict=self._is_strict)
+                work.know(params.read_batched(work.params, is_strict=self._is_strict))
             except InvalidRequest as error:
                 self._refuse(work, Refused(status=400, type=error.type, message=str(error)))
                 continue
-            pool = self._fleet.pool_for(work.model)
-            if pool is None:
-                self._refuse(work, Refused(status=404, type="not_found_error", message=f"model: {work.model}"))
+            if self._fleet.knows(work.model):
+                ready.append(work)
             else:
-                ready[pool].append(work)
-        for pool, found in ready.items():
-            pool.add(found)
+                self._refuse(work, Refused(status=404, type="not_found_error", message=f"model: {work.model}"))
+        self._fleet.backlog.add(ready)
+        self._wake_pools()
 
     def _refuse(self, work: Work, refused: Refused) -> None:
         work.run.record(work, "errored", errored(work.custom_id, refused))
@@ -275,12 +260,14 @@ class Worker:
         self._runs.pop(run.lease.segment, None)
         self.troubles.pop(self._parked.pop(run.lease.segment, ""), None)
         self._tallies.forget(run.lease.segment)
+        self._fleet.backlog.forget(run)
         self._wake.set()
 
     # --- Keeping ----------------------------------------------------------------------------------------------------
 
     async def _checkpoint_loop(self) -> None:
         while True:
+            await self._unsaved.some.wait()
             await asyncio.sleep(limits.CHECKPOINT_EVERY_MS / 1000)
             was_full = self._unsaved.bytes >= limits.CHECKPOINT_BUFFER_BYTES_MAX
             await self.recorder.checkpoint([run for run in self._runs.values() if run.lines and run.open])

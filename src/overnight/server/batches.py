@@ -33,7 +33,7 @@ async def create(http_request: HttpRequest) -> Response:
         body = await receive.body(http_request, bytes_max=limits.BATCH_BODY_BYTES_MAX)
         here.world.marks.reach("create.received")
         created = await ingest(body, origin, store=here.store, world=here.world)
-    here.worker.ring()
+    here.worker.ring(created.batch.workspace)
     batch = created.batch  # Perhaps an earlier create's, well under way.
     batch, live = await _with_unsealed(here, batch, {} if created.is_new else here.tallies.snapshot(batch.id))
     return answers.json(view(batch, http_request, live=live))

@@ -1,30 +1,55 @@
 """Engines from settings: what an operator writes becomes routes."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
+from overnight.core import offpeak
 from overnight.engines import hub
+from overnight.engines.claudebatch import ClaudeBatch
 from overnight.engines.engine import Engine
 from overnight.engines.messages import Messages
+from overnight.engines.openai import Chat
 from overnight.engines.routing import Route
 from overnight.errors import UsageError
 from overnight.ports.world import World
 from overnight.server.config import EngineSettings
 
 _CLAUDE_URL = "https://api.anthropic.com"
-_KINDS = "embedded | PATH.gguf | hf:OWNER/REPO/FILE.gguf | http(s)://HOST:PORT | claude"
+_KINDS = (
+    "embedded | PATH.gguf | hf:OWNER/REPO/FILE.gguf | http(s)://HOST:PORT | chat+http(s)://HOST:PORT | claude | "
+    "claude-batch | claude-batch+http(s)://HOST:PORT"
+)
 
 
 def routes(
     engines: Sequence[EngineSettings], *, world: World, environment: Mapping[str, str] = os.environ
 ) -> list[Route]:
-    """The routes in the operator's order. UsageError if a spec is not one of ours or lacks its key."""
-    return [_route(settings, world, environment) for settings in engines]
+    """The routes in the operator's order, replicas beside each other. UsageError if a spec is not one of ours, or
+    lacks its key."""
+    found: list[Route] = []
+    for rank, settings in enumerate(engines):
+        for spec in (settings.spec, *settings.replicas):
+            engine, patterns = _engine(replace(settings, spec=spec), world, environment)
+            found.append(
+                Route(
+                    engine,
+                    settings.models or patterns,
+                    aliases=settings.aliases,
+                    rank=rank,
+                    is_shared=settings.shared,
+                    hours=offpeak.parse(settings.hours, settings.time_zone),
+                    signal=settings.signal,
+                )
+            )
+    return found
 
 
-def _route(settings: EngineSettings, world: World, environment: Mapping[str, str]) -> Route:
+def _engine(settings: EngineSettings, world: World, environment: Mapping[str, str]) -> tuple[Engine, Sequence[str]]:
+    """The engine, and the models it serves if the operator names none."""
     spec = settings.spec
     if spec == "embedded":
         return _embedded(None, "overnight-tiny", settings, world)
@@ -33,34 +58,33 @@ def _route(settings: EngineSettings, world: World, environment: Mapping[str, str
         return _embedded(path, path.stem, settings, world)
     if spec.endswith(".gguf"):
         return _embedded(Path(spec), Path(spec).stem, settings, world)
-    if spec == "claude" or spec.startswith(("http://", "https://")):
-        return _messages(settings, world, environment)
+    kind, url = _http(spec)
+    variable = settings.api_key_env or ("ANTHROPIC_API_KEY" if url == _CLAUDE_URL else "")
+    key = settings.api_key or environment.get(variable, "")
+    if variable and not key:
+        raise UsageError(f"engine {spec}: the environment variable {variable} is not set")
+    given = _given(in_flight_max=settings.in_flight_max)
+    return kind(url, api_key=key or None, clock=world.clock, **given), ["*"]
+
+
+def _http(spec: str) -> tuple[Callable[..., Engine], str]:
+    kinds: dict[str, Callable[..., Engine]] = {"": Messages, "chat+": Chat, "claude-batch+": ClaudeBatch}
+    if spec in ("claude", "claude-batch"):
+        return (Messages if spec == "claude" else ClaudeBatch), _CLAUDE_URL
+    for prefix, kind in kinds.items():
+        if spec.startswith((f"{prefix}http://", f"{prefix}https://")):
+            return kind, spec.removeprefix(prefix)
     raise UsageError(f"there is no engine {spec!r}; an engine is one of {_KINDS}")
 
 
-def _embedded(path: Path | None, model: str, settings: EngineSettings, world: World) -> Route:
+def _embedded(path: Path | None, model: str, settings: EngineSettings, world: World) -> tuple[Engine, Sequence[str]]:
     from overnight.engines.embedded import Embedded, tiny_weights  # noqa: PLC0415  Native code: only if asked for.
 
     given = _given(
         in_flight_max=settings.in_flight_max, context_tokens=settings.context_tokens, threads=settings.threads
     )
-    engine: Engine = Embedded(path or tiny_weights(), entropy=world.entropy, model_id=model, **given)
-    return Route(engine, settings.models or [model, "claude-*"])
-
-
-def _messages(settings: EngineSettings, world: World, environment: Mapping[str, str]) -> Route:
-    is_claude = settings.spec == "claude"
-    variable = settings.api_key_env or ("ANTHROPIC_API_KEY" if is_claude else "")
-    key = settings.api_key or environment.get(variable, "")
-    if variable and not key:
-        raise UsageError(f"engine {settings.spec}: the environment variable {variable} is not set")
-    engine: Engine = Messages(
-        _CLAUDE_URL if is_claude else settings.spec,
-        api_key=key or None,
-        clock=world.clock,
-        **_given(in_flight_max=settings.in_flight_max),
-    )
-    return Route(engine, settings.models or ["*"])
+    engine = Embedded(path or tiny_weights(), entropy=world.entropy, model_id=model, **given)
+    return engine, [model, "claude-*"]
 
 
 def _given(**optional: int | None) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from overnight.core import offpeak
+from overnight.core.offpeak import Signal
 from overnight.errors import UsageError
 from overnight.ids import DEFAULT_WORKSPACE
 
@@ -20,13 +22,23 @@ ENVIRONMENT_PREFIX = "OVERNIGHT_"
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One engine. `spec`: embedded | PATH.gguf | hf:OWNER/REPO/FILE.gguf | http(s)://… | claude."""
+    """One engine. `spec`: see `server.build`, such as embedded, PATH.gguf, [chat+]http(s)://…, claude, claude-batch.
+
+    Engines stand in order of preference: a later one that serves the same model helps while those before it are away,
+    or a deadline is in danger.
+    """
 
     spec: str
+    replicas: list[str] = []  # More of the same, elsewhere: specs of the same kind.
     models: list[str] = []  # Patterns it is asked for; empty: all names it serves, or `*` for a server.
+    aliases: dict[str, str] = {}  # Names that callers use, and what this engine calls them.
+    shared: bool = False  # It takes its part of the work also while engines before it can do it.
+    hours: list[str] = []  # When it may be used for batches, such as "22:00-06:00"; empty: always.
+    time_zone: str = ""  # Of `hours`, an IANA name.
+    signal: Signal | None = None  # A price, or the carbon of power, that it is used up to.
     api_key: str = ""  # Of the upstream. Prefer `api_key_env`: a file with a key in it leaks.
     api_key_env: str = ""
-    in_flight_max: Annotated[int, Meta(ge=1, le=4096)] | None = None  # None: 4 embedded, 64 for a server.
+    in_flight_max: Annotated[int, Meta(ge=1, le=4096)] | None = None  # None: 4 embedded, found out for a server.
     context_tokens: Annotated[int, Meta(ge=64)] | None = None  # Embedded only, per request.
     threads: Annotated[int, Meta(ge=1)] | None = None  # Embedded only.
 
@@ -56,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     strict_version: bool = True  # Refuse requests without anthropic-version, as the hosted API.
     strict_params: bool = False  # Refuse unknown fields in params, as the hosted API.
     requests_per_minute: Annotated[int, Meta(ge=1)] | None = None  # Per workspace, on the batch endpoints.
+    weights: dict[str, Annotated[float, Meta(gt=0)]] = {}  # Of workspaces, in the fairness between them.
 
     @property
     def host(self) -> str:
@@ -139,6 +152,13 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             ipaddress.ip_network(network)
         except ValueError as error:
             raise UsageError(f"{origins['trusted_proxies']}: trusted_proxies: {error}") from error
+    for engine in settings.engines:
+        try:
+            offpeak.parse(engine.hours, engine.time_zone)
+            if engine.signal is not None:
+                offpeak.check(engine.signal)
+        except UsageError as error:
+            raise UsageError(f"{origins['engines']}: engine {engine.spec}: {error}") from error
     if not is_loopback(settings.host) and not settings.needs_key:
         raise UsageError(
             f"{origins['listen']}: listening on {settings.host} would let anybody on the network in: "

@@ -110,6 +110,7 @@ def _segment(packed: Packed, *, offset: int, inline: bytes | None = None) -> New
         offset=offset,
         length=len(packed.member),
         inline=inline,
+        model=packed.model,
     )
 
 

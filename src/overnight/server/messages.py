@@ -20,6 +20,7 @@ from overnight.errors import (
     InvalidRequest,
     NotFound,
 )
+from overnight.runner.fleet import Way
 from overnight.runner.pool import Pool
 from overnight.server import answers, context, receive
 from overnight.wire import complaint, params, text
@@ -33,7 +34,8 @@ async def create(http_request: HttpRequest) -> Response:
     async with AsyncExitStack() as held:
         body = await _json_body(http_request, held)
         prompt = params.read_interactive(body, is_strict=context.of(http_request).settings.strict_params)
-        pool, call = _pool(http_request, prompt.model), _call(http_request, body, prompt.model)
+        way = _way(http_request, prompt.model)
+        pool, call = way.pool, _call(http_request, body, way)
         if prompt.stream:
             return await _streamed(http_request, _pieces(pool, call, held.pop_all()))
         with pool.interactive():
@@ -53,9 +55,9 @@ async def count_tokens(http_request: HttpRequest) -> Response:
     async with AsyncExitStack() as held:
         body = await _json_body(http_request, held)
         prompt = params.read_countable(body)
-        pool = _pool(http_request, prompt.model)
-        with pool.interactive():
-            count = await pool.engine.count_tokens(_call(http_request, body, prompt.model))
+        way = _way(http_request, prompt.model)
+        with way.pool.interactive():
+            count = await way.pool.engine.count_tokens(_call(http_request, body, way))
     return answers.json({"input_tokens": count})
 
 
@@ -87,17 +89,17 @@ async def _json_body(http_request: HttpRequest, held: AsyncExitStack) -> bytes:
         raise InvalidRequest(complaint.of_syntax(error)) from error
 
 
-def _pool(http_request: HttpRequest, model: str) -> Pool:
-    pool = context.of(http_request).fleet.pool_for(model)
-    if pool is None:
+def _way(http_request: HttpRequest, model: str) -> Way:
+    way = context.of(http_request).fleet.way_for(model)
+    if way is None:
         raise NotFound(f"model: {model[:200]}")
-    return pool
+    return way
 
 
-def _call(http_request: HttpRequest, body: bytes, model: str) -> Call:
+def _call(http_request: HttpRequest, body: bytes, way: Way) -> Call:
     return Call(
-        params=body,
-        model=model,
+        params=way.named(body),
+        model=way.model,
         api_version=context.api_version_of(http_request),
         betas=http_request.headers.get("anthropic-beta", ""),
         service_tier="standard",
@@ -119,8 +121,9 @@ async def _streamed(http_request: HttpRequest, pieces: AsyncGenerator[bytes, Non
 
 async def _pieces(pool: Pool, call: Call, held: AsyncExitStack) -> AsyncGenerator[bytes, None]:
     async with held, aclosing(pool.engine.stream(call)) as pieces:
-        with pool.interactive():
+        with pool.interactive() as on_first_token:
             async for piece in pieces:
+                on_first_token()
                 yield piece
 
 

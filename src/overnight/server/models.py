@@ -78,7 +78,7 @@ async def retrieve(http_request: HttpRequest) -> Response:
     for model in await _served(http_request):
         if model.id == name:
             return answers.json(model)
-    if context.of(http_request).fleet.pool_for(name) is None:
+    if not context.of(http_request).fleet.knows(name):
         raise NotFound(f"model: {name[:200]}")
     return answers.json(ModelInfo(id=name, display_name=name))
 

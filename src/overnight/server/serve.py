@@ -14,7 +14,7 @@ import uvicorn
 
 from overnight import limits
 from overnight.errors import UsageError
-from overnight.ids import drawn
+from overnight.ids import WorkspaceId, drawn
 from overnight.ports.world import World
 from overnight.runner import tallies
 from overnight.runner.fleet import Fleet
@@ -61,7 +61,8 @@ def _listening(settings: Settings) -> socket.socket:
 
 @asynccontextmanager
 async def _composed(settings: Settings, store: Store, world: World) -> AsyncIterator[Context]:
-    fleet = Fleet(build.routes(settings.engines, world=world), world)
+    weights = {WorkspaceId(name): weight for name, weight in settings.weights.items()}
+    fleet = Fleet(build.routes(settings.engines, world=world), world, weights=weights)
     await fleet.start()
     try:
         live = await tallies.restored(store)

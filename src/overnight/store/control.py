@@ -11,7 +11,9 @@ from typing import Protocol
 from msgspec import Struct
 
 from overnight.core.batch import Batch, Tally
+from overnight.core.handoff import Handoff, Outstanding, Part
 from overnight.core.lease import Lease, SegmentRef
+from overnight.core.schedule import Demand
 from overnight.ids import BatchId, WorkspaceId
 
 
@@ -23,6 +25,7 @@ class NewSegment(Struct, frozen=True, kw_only=True):
     offset: int
     length: int
     inline: bytes | None = None
+    model: str = ""  # That all of its requests name; empty if they name several.
 
 
 class NewBatch(Struct, frozen=True, kw_only=True):
@@ -54,6 +57,7 @@ class LeasedSegment(Struct, frozen=True, kw_only=True):
 
     lease: Lease
     batch: Batch
+    age: int  # Of the batch: smaller is older.
     source: NewSegment
     requests_key: str | None
 
@@ -66,6 +70,18 @@ class SealedResults(Struct, frozen=True, kw_only=True):
     crc: int
     key: str | None = None
     inline: bytes | None = None
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What a worker has room for, and what decides whose turn it is (`core.schedule`)."""
+
+    requests: int
+    segments: int
+    full: frozenset[str] = frozenset()  # Models of which no more is wanted: their engines have enough, or are closed.
+    held: frozenset[WorkspaceId] = frozenset()  # Whose requests wait here. Of each other one segment is taken anyway.
+    served: Mapping[WorkspaceId, float] = {}  # Work per workspace, by weight.
+    weights: Mapping[WorkspaceId, float] = {}  # Of workspaces whose weight is not 1.
+    danger_ms: int | None = None  # Batches due by then come first.
 
 
 class Renewal(Struct, frozen=True, kw_only=True):
@@ -113,18 +129,14 @@ class Control(Protocol):
         """The inline members of a batch's results, by segment index."""
         ...
 
-    async def lease(
-        self,
-        worker: str,
-        *,
-        now_ms: int,
-        requests_wanted: int,
-        segments_max: int,
-        served: Mapping[WorkspaceId, float],
-    ) -> list[LeasedSegment]:
+    async def lease(self, worker: str, *, wanted: Wanted, now_ms: int) -> list[LeasedSegment]:
         """Take free segments of unfinished batches in the order of `core.schedule`, until they hold
-        `requests_wanted` requests or there are `segments_max`. Each take raises the segment's epoch.
+        `wanted.requests` requests or there are `wanted.segments`. Each take raises the segment's epoch.
         Segments of canceled and expired batches count no requests: they are taken even if none are wanted."""
+        ...
+
+    async def demands(self) -> list[Demand]:
+        """What unfinished batches still want, summed up by deadline to ten minutes."""
         ...
 
     async def renew(self, worker: str, *, now_ms: int) -> Renewal:
@@ -140,6 +152,26 @@ class Control(Protocol):
 
         LeaseLost if the epoch is not the newest or the segment is sealed or gone (I4); nothing changes then.
         """
+        ...
+
+    async def intend(self, handoff: Handoff, parts: Sequence[Part]) -> None:
+        """Write down a handoff that is about to be sent; its parts are of unsealed segments."""
+        ...
+
+    async def submitted(self, handoff_id: str, upstream_id: str) -> None:
+        """Note which batch of the upstream a handoff became."""
+        ...
+
+    async def outstanding(self, engine: str) -> list[Outstanding]:
+        """The handoffs of an engine that are not forgotten, oldest first, with their parts as far as unsealed."""
+        ...
+
+    async def open_parts(self, handoff_id: str) -> list[SegmentRef]:
+        """The segments of a handoff that are not sealed; none if it is forgotten."""
+        ...
+
+    async def forget_handoff(self, handoff_id: str) -> None:
+        """Its results are durable, or it was never made: what is left of its requests is nobody's. Twice is once."""
         ...
 
     async def archive(self, *, now_ms: int, batches_max: int) -> list[BatchId]:

@@ -1,18 +1,20 @@
 """The statements about leases and seals: who may work on which segment, and whose results count."""
 
 import sqlite3
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections import deque
+from typing import Any
+
+import msgspec
 
 from overnight.core import batch as life
 from overnight.core import lease as leases
-from overnight.core import schedule
+from overnight.core import schedule, tokens
 from overnight.core.batch import Batch, Tally
 from overnight.core.lease import Lease, SegmentRef
 from overnight.errors import LeaseLost
-from overnight.ids import WorkspaceId
+from overnight.ids import BatchId
 from overnight.store import rows
-from overnight.store.control import LeasedSegment, NewSegment, Renewal, SealedResults
+from overnight.store.control import LeasedSegment, NewSegment, Renewal, SealedResults, Wanted
 
 _CANDIDATES_OF_WORKSPACE_MAX = 256  # The oldest ones: as many as one worker can hold.
 
@@ -26,86 +28,122 @@ _WORKSPACES = """
     )
     SELECT workspace FROM waiting WHERE workspace IS NOT NULL
 """
+_IS_FREE = "is_sealed = 0 AND lease_expires_at_ms <= :now_ms AND worker IS NOT :worker"
+_IS_WANTED = "model NOT IN (SELECT value FROM json_each(:full))"  # Segments of several models have none.
 _CANDIDATES = f"""
-    SELECT {rows.BATCH_COLUMNS}, age FROM batches WHERE workspace = ? AND ended_at_ms IS NULL AND EXISTS (
-        SELECT 1 FROM segments
-        WHERE segments.batch_id = batches.id AND is_sealed = 0 AND lease_expires_at_ms <= ? AND worker IS NOT ?
+    SELECT {rows.BATCH_COLUMNS}, age FROM batches WHERE workspace = :workspace AND ended_at_ms IS NULL AND EXISTS (
+        SELECT 1 FROM segments WHERE segments.batch_id = batches.id AND {_IS_FREE}
+        AND (batches.expires_at_ms <= :now_ms OR {_IS_WANTED})
     ) ORDER BY age LIMIT {_CANDIDATES_OF_WORKSPACE_MAX}
 """
 _CANCELING = f"""
     SELECT {rows.BATCH_COLUMNS}, age FROM batches WHERE status = 'canceling' AND EXISTS (
-        SELECT 1 FROM segments
-        WHERE segments.batch_id = batches.id AND is_sealed = 0 AND lease_expires_at_ms <= ? AND worker IS NOT ?
+        SELECT 1 FROM segments WHERE segments.batch_id = batches.id AND {_IS_FREE}
     ) ORDER BY age LIMIT {_CANDIDATES_OF_WORKSPACE_MAX}
 """
-_FREE_SEGMENTS = """
-    SELECT position, requests, raw_bytes, offset, length, requests_inline, epoch, lease_expires_at_ms
-    FROM segments WHERE batch_id = ? AND is_sealed = 0 AND lease_expires_at_ms <= ? AND worker IS NOT ?
-    ORDER BY position LIMIT ?
+_FREE_SEGMENTS = f"""
+    SELECT position, requests, raw_bytes, offset, length, requests_inline, epoch, lease_expires_at_ms, model
+    FROM segments WHERE batch_id = :batch_id AND {_IS_FREE} AND (:is_closing OR {_IS_WANTED})
+    ORDER BY position LIMIT :limit
 """
 
 
-class Wanted(NamedTuple):
-    """How much a worker has room for."""
-
-    requests: int
-    segments: int
-
-
-def candidates(sql: sqlite3.Connection, worker: str, *, now_ms: int) -> list[schedule.Candidate]:
+def candidates(sql: sqlite3.Connection, worker: str, *, wanted: Wanted, now_ms: int) -> list[schedule.Candidate]:
     """The oldest batches of each workspace with a segment that is free to `worker`: one of its own that ran out
     is not, for it may still be working on it; renewal revives that one. Canceled batches come however young."""
-    found = {row[-1]: row for row in sql.execute(_CANCELING, (now_ms, worker))}
+    given = {"now_ms": now_ms, "worker": worker, "full": msgspec.json.encode(sorted(wanted.full)).decode()}
+    found = {row[-1]: row for row in sql.execute(_CANCELING, given)}
     for (workspace,) in sql.execute(_WORKSPACES).fetchall():
-        found |= {row[-1]: row for row in sql.execute(_CANDIDATES, (workspace, now_ms, worker))}
+        found |= {row[-1]: row for row in sql.execute(_CANDIDATES, given | {"workspace": workspace})}
     return [schedule.Candidate(batch=rows.to_batch(row), age=age) for age, row in found.items()]
 
 
 def has_work(sql: sqlite3.Connection, worker: str, *, wanted: Wanted, now_ms: int) -> bool:
     """Whether `lease` would find anything."""
     return wanted.segments > 0 and any(
-        wanted.requests > 0 or life.kind_of_unfinished(item.batch, now_ms=now_ms) is not None
-        for item in candidates(sql, worker, now_ms=now_ms)
+        wanted.requests > 0
+        or item.batch.workspace not in wanted.held
+        or life.kind_of_unfinished(item.batch, now_ms=now_ms) is not None
+        for item in candidates(sql, worker, wanted=wanted, now_ms=now_ms)
     )
 
 
-def lease(
-    sql: sqlite3.Connection, worker: str, *, wanted: Wanted, served: Mapping[WorkspaceId, float], now_ms: int
-) -> list[LeasedSegment]:
+def lease(sql: sqlite3.Connection, worker: str, *, wanted: Wanted, now_ms: int) -> list[LeasedSegment]:
     """Take free segments in scheduled order until there is enough. What only needs closing is always taken:
     it needs no engine, and a busy engine must not keep a canceled batch from ending (I6)."""
-    taken: list[LeasedSegment] = []
-    requests_left = wanted.requests
-    for candidate in schedule.order(candidates(sql, worker, now_ms=now_ms), served=served, now_ms=now_ms):
-        is_closing = life.kind_of_unfinished(candidate.batch, now_ms=now_ms) is not None
-        segments_left = wanted.segments - len(taken)
-        if segments_left <= 0 or (requests_left <= 0 and not is_closing):
+    found = candidates(sql, worker, wanted=wanted, now_ms=now_ms)
+    turns = schedule.Turns(found, served=wanted.served, danger_ms=wanted.danger_ms, now_ms=now_ms)
+    taking = _Taking(sql, worker, wanted, now_ms=now_ms)
+    while (closing := turns.closing()) is not None and taking.has_room:
+        while taking.one(closing, is_closing=True) is not None and taking.has_room:
+            pass
+        turns.is_out(closing)
+    requests_left, held = wanted.requests, wanted.held
+    while taking.has_room:
+        candidate = turns.next(besides=held if requests_left <= 0 else frozenset())
+        if candidate is None:
             break
-        room = Wanted(candidate.batch.requests if is_closing else requests_left, segments_left)
-        for item in _take(sql, candidate.batch, worker, room, now_ms=now_ms):
-            taken.append(item)
-            requests_left -= 0 if is_closing else item.source.requests
-    return taken
+        segment = taking.one(candidate, is_closing=False)
+        if segment is None:
+            turns.is_out(candidate)
+            continue
+        weight = wanted.weights.get(candidate.batch.workspace, 1.0)
+        turns.served(candidate, segment.source.raw_bytes / tokens.FRESH.bytes_per_token / weight)
+        requests_left -= segment.source.requests
+        held |= {candidate.batch.workspace}
+    return taking.taken
 
 
-def _take(sql: sqlite3.Connection, batch: Batch, worker: str, wanted: Wanted, *, now_ms: int) -> list[LeasedSegment]:
-    (requests_key,) = sql.execute("SELECT requests_key FROM batches WHERE id = ?", (batch.id,)).fetchone()
-    taken: list[LeasedSegment] = []
-    requests_left = wanted.requests
-    for row in sql.execute(_FREE_SEGMENTS, (batch.id, now_ms, worker, wanted.segments)).fetchall():
-        if requests_left <= 0:
-            break
-        position, requests, raw_bytes, offset, length, inline, last_epoch, expires_at_ms = row
-        assert leases.is_free(expires_at_ms, now_ms=now_ms), "I4: nobody else holds it"
-        held = leases.take(SegmentRef(batch.id, position), worker=worker, last_epoch=last_epoch, now_ms=now_ms)
-        sql.execute(
-            "UPDATE segments SET worker = ?, epoch = ?, lease_expires_at_ms = ? WHERE batch_id = ? AND position = ?",
-            (worker, held.epoch, held.expires_at_ms, batch.id, position),
+class _Taking:
+    """Segments that are being leased in one transaction."""
+
+    def __init__(self, sql: sqlite3.Connection, worker: str, wanted: Wanted, *, now_ms: int) -> None:
+        self.taken: list[LeasedSegment] = []
+        self._sql, self._worker, self._wanted, self._now_ms = sql, worker, wanted, now_ms
+        self._full = msgspec.json.encode(sorted(wanted.full)).decode()
+        self._free: dict[BatchId, tuple[str | None, deque[tuple[Any, ...]]]] = {}
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be taken."""
+        return len(self.taken) < self._wanted.segments
+
+    def one(self, candidate: schedule.Candidate, *, is_closing: bool) -> LeasedSegment | None:
+        """Lease the next free segment of a batch; None if it has none."""
+        batch = candidate.batch
+        if batch.id not in self._free:
+            self._free[batch.id] = self._look(batch, is_closing=is_closing)
+        requests_key, free = self._free[batch.id]
+        if not free:
+            return None
+        position, requests, raw_bytes, offset, length, inline, last_epoch, expires_at_ms, model = free.popleft()
+        assert leases.is_free(expires_at_ms, now_ms=self._now_ms), "I4: nobody else holds it"
+        held = leases.take(
+            SegmentRef(batch.id, position), worker=self._worker, last_epoch=last_epoch, now_ms=self._now_ms
         )
-        source = NewSegment(requests=requests, raw_bytes=raw_bytes, offset=offset, length=length, inline=inline)
-        taken.append(LeasedSegment(lease=held, batch=batch, source=source, requests_key=requests_key))
-        requests_left -= requests
-    return taken
+        self._sql.execute(
+            "UPDATE segments SET worker = ?, epoch = ?, lease_expires_at_ms = ? WHERE batch_id = ? AND position = ?",
+            (self._worker, held.epoch, held.expires_at_ms, batch.id, position),
+        )
+        source = NewSegment(
+            requests=requests, raw_bytes=raw_bytes, offset=offset, length=length, inline=inline, model=model
+        )
+        self.taken.append(
+            LeasedSegment(lease=held, batch=batch, age=candidate.age, source=source, requests_key=requests_key)
+        )
+        return self.taken[-1]
+
+    def _look(self, batch: Batch, *, is_closing: bool) -> tuple[str | None, deque[tuple[Any, ...]]]:
+        (requests_key,) = self._sql.execute("SELECT requests_key FROM batches WHERE id = ?", (batch.id,)).fetchone()
+        given = {
+            "batch_id": batch.id,
+            "now_ms": self._now_ms,
+            "worker": self._worker,
+            "is_closing": is_closing,
+            "full": self._full,
+            "limit": self._wanted.segments - len(self.taken),
+        }
+        return requests_key, deque(self._sql.execute(_FREE_SEGMENTS, given).fetchall())
 
 
 def renew(sql: sqlite3.Connection, worker: str, *, now_ms: int) -> Renewal:

@@ -63,4 +63,24 @@ STEPS: Final = (
 
     CREATE TABLE garbage (key TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE handoffs (
+        id TEXT PRIMARY KEY,
+        engine TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        created_at_ms INTEGER NOT NULL,
+        upstream_id TEXT
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE handoff_parts (
+        handoff_id TEXT NOT NULL,
+        batch_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        members BLOB NOT NULL,
+        PRIMARY KEY (handoff_id, batch_id, position)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
+    ALTER TABLE segments ADD COLUMN model TEXT NOT NULL DEFAULT '';
+    """,
 )

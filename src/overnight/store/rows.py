@@ -7,6 +7,7 @@ from typing import Any
 from overnight import limits
 from overnight.core import batch as life
 from overnight.core.batch import Batch, Tally
+from overnight.core.schedule import Demand
 from overnight.errors import Conflict
 from overnight.ids import BatchId, WorkspaceId
 from overnight.store.control import Created, NewBatch, Page, SealedResults
@@ -53,10 +54,10 @@ def create(sql: sqlite3.Connection, new: NewBatch) -> Created:
         ),
     )
     sql.executemany(
-        "INSERT INTO segments (batch_id, position, requests, raw_bytes, offset, length, requests_inline) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO segments (batch_id, position, requests, raw_bytes, offset, length, requests_inline, model) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            (batch.id, position, item.requests, item.raw_bytes, item.offset, item.length, item.inline)
+            (batch.id, position, item.requests, item.raw_bytes, item.offset, item.length, item.inline, item.model)
             for position, item in enumerate(new.segments)
         ),
     )
@@ -238,3 +239,14 @@ def counts(sql: sqlite3.Connection) -> Mapping[str, int]:
     (batches,) = sql.execute("SELECT count(*) FROM batches WHERE ended_at_ms IS NULL").fetchone()
     (segments,) = sql.execute("SELECT count(*) FROM segments WHERE is_sealed = 0").fetchone()
     return {"batches_open": batches, "segments_open": segments}
+
+
+_DEMANDS = """
+    SELECT max(expires_at_ms), sum(requests - succeeded - errored - canceled - expired)
+    FROM batches WHERE ended_at_ms IS NULL AND status = 'in_progress' GROUP BY expires_at_ms / 600000
+"""
+
+
+def demands(sql: sqlite3.Connection) -> list[Demand]:
+    """What unfinished batches still want, by deadline."""
+    return [Demand(*row) for row in sql.execute(_DEMANDS)]

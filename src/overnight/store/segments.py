@@ -16,6 +16,8 @@ from overnight.store import splice
 from overnight.wire.create import Request
 from overnight.wire.params import decode_parts
 
+_MODEL_BYTES_MAX = 256  # A longer name is not worth a column; its segments count as those of several models.
+_decode_text = msgspec.json.Decoder(str).decode
 _read_lines = msgspec.json.Decoder(Request).decode_lines
 
 
@@ -25,6 +27,7 @@ class Packed(NamedTuple):
     member: bytes
     requests: int
     raw_bytes: int
+    model: str  # Of all its requests; empty if they name several, or none that can be read.
 
 
 def sorted_by_prefix(requests: Sequence[Request]) -> list[Request]:
@@ -44,7 +47,17 @@ def pack(requests: Sequence[Request]) -> Packed:
     for request in requests:
         parts += (b'{"custom_id":"', request.custom_id.encode(), b'","params":', request.params, b"}\n")
     raw = b"".join(parts)
-    return Packed(splice.member([splice.compress(raw)]), len(requests), len(raw))
+    return Packed(splice.member([splice.compress(raw)]), len(requests), len(raw), _model_of(requests))
+
+
+def _model_of(requests: Sequence[Request]) -> str:
+    first, last = (decode_parts(request.params).model for request in (requests[0], requests[-1]))
+    if first != last or len(first) > _MODEL_BYTES_MAX:  # Sorted: what is equal at both ends is equal between.
+        return ""
+    try:
+        return _decode_text(first)
+    except msgspec.DecodeError:
+        return ""  # The request will be an errored row.
 
 
 def unpack(stored: bytes, *, raw_bytes: int) -> list[Request]:

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from overnight.core.batch import Batch, Tally
-from overnight.core.lease import Lease
+from overnight.core.handoff import Handoff, Outstanding, Part
+from overnight.core.lease import Lease, SegmentRef
+from overnight.core.schedule import Demand
 from overnight.errors import DirectoryTooNew, StoreError
 from overnight.ids import BatchId, WorkspaceId
-from overnight.store import leasing, rows
+from overnight.store import handoffs, leasing, rows
 from overnight.store.committer import Committer, translated
-from overnight.store.control import Created, LeasedSegment, NewBatch, Page, Renewal, SealedResults
+from overnight.store.control import Created, LeasedSegment, NewBatch, Page, Renewal, SealedResults, Wanted
 from overnight.store.migrations import APPLICATION_ID, STEPS
 
 
@@ -95,22 +97,14 @@ class SqliteControl:
     async def inline_results(self, batch_id: BatchId) -> Mapping[int, bytes]:
         return await self._committer.read(lambda sql: rows.inline_results(sql, batch_id))
 
-    async def lease(
-        self,
-        worker: str,
-        *,
-        now_ms: int,
-        requests_wanted: int,
-        segments_max: int,
-        served: Mapping[WorkspaceId, float],
-    ) -> list[LeasedSegment]:
-        wanted = leasing.Wanted(requests=requests_wanted, segments=segments_max)
+    async def lease(self, worker: str, *, wanted: Wanted, now_ms: int) -> list[LeasedSegment]:
         has_work = await self._committer.read(lambda sql: leasing.has_work(sql, worker, wanted=wanted, now_ms=now_ms))
         if not has_work:
             return []  # The common case of an idle or full server: no write transaction, no fsync.
-        return await self._committer.write(
-            lambda sql: leasing.lease(sql, worker, wanted=wanted, served=served, now_ms=now_ms)
-        )
+        return await self._committer.write(lambda sql: leasing.lease(sql, worker, wanted=wanted, now_ms=now_ms))
+
+    async def demands(self) -> list[Demand]:
+        return await self._committer.read(rows.demands)
 
     async def renew(self, worker: str, *, now_ms: int) -> Renewal:
         return await self._committer.write(lambda sql: leasing.renew(sql, worker, now_ms=now_ms))
@@ -120,6 +114,21 @@ class SqliteControl:
 
     async def seal(self, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int) -> Batch:
         return await self._committer.write(lambda sql: leasing.seal(sql, lease, tally, results, now_ms=now_ms))
+
+    async def intend(self, handoff: Handoff, parts: Sequence[Part]) -> None:
+        await self._committer.write(lambda sql: handoffs.intend(sql, handoff, parts))
+
+    async def submitted(self, handoff_id: str, upstream_id: str) -> None:
+        await self._committer.write(lambda sql: handoffs.submitted(sql, handoff_id, upstream_id))
+
+    async def outstanding(self, engine: str) -> list[Outstanding]:
+        return await self._committer.read(lambda sql: handoffs.outstanding(sql, engine))
+
+    async def open_parts(self, handoff_id: str) -> list[SegmentRef]:
+        return await self._committer.read(lambda sql: handoffs.open_parts(sql, handoff_id))
+
+    async def forget_handoff(self, handoff_id: str) -> None:
+        await self._committer.write(lambda sql: handoffs.forget(sql, handoff_id))
 
     async def archive(self, *, now_ms: int, batches_max: int) -> list[BatchId]:
         due = await self._committer.read(lambda sql: rows.archivable(sql, now_ms=now_ms, limit=batches_max))

@@ -12,10 +12,11 @@ from overnight import limits
 from overnight.core.batch import Batch, Tally
 from overnight.errors import Conflict
 from overnight.ids import BatchId, WorkspaceId
-from overnight.store.control import Control, Created, LeasedSegment, NewBatch, NewSegment, SealedResults
+from overnight.store.control import Control, Created, LeasedSegment, NewBatch, NewSegment, SealedResults, Wanted
 from overnight.store.objects import requests_key, results_key
 
 OURS, THEIRS = WorkspaceId("wrkspc_ours"), WorkspaceId("wrkspc_theirs")
+EVERYBODY = frozenset({OURS, THEIRS})
 T0 = 1_780_000_000_000
 
 Case = Callable[[Any, Control], Awaitable[None]]
@@ -50,6 +51,7 @@ def new_batch(
     requests_each: int = 10,
     workspace: WorkspaceId = OURS,
     at_ms: int = T0,
+    model: str = "",
     key: str | None = None,
     body: bytes | None = None,
 ) -> NewBatch:
@@ -67,7 +69,7 @@ def new_batch(
             expires_at_ms=at_ms + limits.BATCH_LIFETIME_MS,
         ),
         segments=[
-            NewSegment(requests=requests_each, raw_bytes=1000, offset=index * 100, length=100)
+            NewSegment(requests=requests_each, raw_bytes=1000, offset=index * 100, length=100, model=model)
             for index in range(segments)
         ],
         requests_key=requests_key(batch_id),
@@ -85,7 +87,7 @@ async def leased(
     control: Control, worker: str = "w1", *, requests: int = 10**9, now_ms: int = T0
 ) -> list[LeasedSegment]:
     """What a worker gets that serves everybody alike."""
-    return await control.lease(worker, now_ms=now_ms, requests_wanted=requests, segments_max=100, served={})
+    return await control.lease(worker, wanted=Wanted(requests=requests, segments=100, held=EVERYBODY), now_ms=now_ms)
 
 
 def results_of(item: LeasedSegment, *, inline: bytes | None = None) -> SealedResults:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from overnight.core.retry import Answered, Broken, Busy, Outcome, Refused
-from overnight.engines.engine import Call, Model, Unlimited
+from overnight.engines.engine import Call, Capabilities, Model, Unlimited
 
 
 class Fate(NamedTuple):
@@ -50,6 +50,7 @@ class ScriptedEngine(Unlimited):
     """An `Engine`. `calls` counts per text, `log` holds what has ended, `inside` what has not."""
 
     name = "scripted"
+    capabilities = Capabilities(has_slots=True)
 
     def __init__(self, script: Script, *, in_flight_max: int = 4) -> None:
         self.calls = Counter[str]()

@@ -5,9 +5,11 @@ import pytest
 from overnight import limits
 from overnight.core.batch import Tally
 from overnight.core.lease import SegmentRef
+from overnight.core.schedule import Demand
 from overnight.errors import LeaseLost
-from overnight.store.control import Control, LeasedSegment
+from overnight.store.control import Control, LeasedSegment, Wanted
 from overnight.testing.controlcases import (
+    EVERYBODY,
     OURS,
     T0,
     THEIRS,
@@ -99,16 +101,74 @@ class LeaseCases(ControlCases):
         await created(control, "a", segments=4, requests_each=10)
         assert await leased(control, requests=0) == []
         assert _segments(await leased(control, requests=11)) == [("a", 0), ("a", 1)]
-        assert await control.lease("w1", now_ms=T0, requests_wanted=99, segments_max=0, served={}) == []
-        one = await control.lease("w1", now_ms=T0, requests_wanted=99, segments_max=1, served={})
+        assert await control.lease("w1", wanted=Wanted(requests=99, segments=0), now_ms=T0) == []
+        one = await control.lease("w1", wanted=Wanted(requests=99, segments=1), now_ms=T0)
         assert _segments(one) == [("a", 2)]
 
     @case
     async def test_the_workspace_that_was_served_least_comes_first(self, control: Control) -> None:
         await created(control, "whale", segments=3)
         await created(control, "small", workspace=THEIRS)
-        taken = await control.lease("w1", now_ms=T0, requests_wanted=1, segments_max=9, served={OURS: 1000.0})
+        taken = await control.lease(
+            "w1", wanted=Wanted(requests=1, segments=9, held=EVERYBODY, served={OURS: 1000.0}), now_ms=T0
+        )
         assert _segments(taken) == [("small", 0)]
+
+    @case
+    async def test_workspaces_take_turns_within_one_lease(self, control: Control) -> None:
+        await created(control, "whale", segments=9)
+        await created(control, "other", segments=9, workspace=THEIRS)
+        taken = _segments(await leased(control, requests=40))
+        assert sorted(taken) == [("other", 0), ("other", 1), ("whale", 0), ("whale", 1)]
+
+    @case
+    async def test_a_workspace_of_which_nothing_is_held_gets_one_segment_however_full_the_worker_is(
+        self, control: Control
+    ) -> None:
+        await created(control, "whale", segments=3)
+        await created(control, "small", segments=3, workspace=THEIRS)
+        wanted = Wanted(requests=0, segments=9, held=frozenset({OURS}))
+        assert _segments(await control.lease("w1", wanted=wanted, now_ms=T0)) == [("small", 0)]
+
+    @case
+    async def test_segments_of_a_model_of_which_there_is_enough_stay_where_they_are(self, control: Control) -> None:
+        await created(control, "away", segments=2, model="gpu")
+        await created(control, "here", segments=1, model="cpu")
+        await created(control, "both", segments=1)
+        wanted = Wanted(requests=99, segments=9, full=frozenset({"gpu", "else"}))
+        assert _segments(await control.lease("w1", wanted=wanted, now_ms=T0)) == [("here", 0), ("both", 0)]
+
+    @case
+    async def test_a_full_model_keeps_no_batch_from_ending(self, control: Control) -> None:
+        canceled = await created(control, "a", model="gpu")
+        await created(control, "b", model="gpu")
+        await control.cancel(OURS, canceled.id, now_ms=T0)
+        wanted = Wanted(requests=0, segments=9, full=frozenset({"gpu"}), held=EVERYBODY)
+        assert _segments(await control.lease("w1", wanted=wanted, now_ms=T0)) == [("a", 0)]
+        expired = await control.lease("w1", wanted=wanted, now_ms=T0 + limits.BATCH_LIFETIME_MS)
+        assert _segments(expired) == [("b", 0)]
+
+    @case
+    async def test_what_is_due_in_danger_comes_before_everything_else(self, control: Control) -> None:
+        await created(control, "old", at_ms=T0)
+        urgent = await created(control, "due", workspace=THEIRS, at_ms=T0 - 1_000)
+        wanted = Wanted(
+            requests=1, segments=9, held=EVERYBODY, served={THEIRS: 1e9}, danger_ms=urgent.expires_at_ms
+        )
+        assert _segments(await control.lease("w1", wanted=wanted, now_ms=T0)) == [("due", 0)]
+
+    @case
+    async def test_demands_are_what_unfinished_batches_still_want(self, control: Control) -> None:
+        first = await created(control, "a", segments=2)
+        later = await created(control, "b", at_ms=T0 + 3_600_000)
+        canceled = await created(control, "c")
+        await control.cancel(OURS, canceled.id, now_ms=T0)
+        held = await leased(control)
+        await sealed(control, next(item for item in held if item.lease.segment.batch_id == first.id))
+        assert sorted(await control.demands()) == [
+            Demand(T0 + limits.BATCH_LIFETIME_MS, 10),
+            Demand(later.expires_at_ms, 10),
+        ]
 
     @case
     async def test_what_only_needs_closing_is_taken_even_if_none_is_wanted(self, control: Control) -> None:

@@ -19,6 +19,7 @@ from overnight.store.control import Control
 from overnight.store.objects import Objects
 from overnight.testing.controlcases import ListCases
 from overnight.testing.files import Interrupted
+from overnight.testing.handoffcases import HandoffCases
 from overnight.testing.leasecases import LeaseCases
 
 Case = Callable[[Any, Objects], Awaitable[None]]
@@ -101,7 +102,7 @@ class ObjectsSuite:
                 await objects.get(key)
 
 
-class ControlSuite(ListCases, LeaseCases):
+class ControlSuite(ListCases, LeaseCases, HandoffCases):
     """`control` opens an empty control store."""
 
     def control(self, tmp_path: Path) -> AbstractAsyncContextManager[Control]:

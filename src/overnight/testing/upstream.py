@@ -21,6 +21,7 @@ import re
 import sys
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -29,6 +30,7 @@ import httptools
 import msgspec
 import uvloop
 
+from overnight.testing.ratelimited import RateLimiter
 from overnight.wire import problem
 
 _DIRECTIVE = re.compile(
@@ -69,8 +71,9 @@ class Upstream:
         delay_s: float = 0.0,
         model: str = "echo",
         calls_log: Path | None = None,
+        limits: RateLimiter | None = None,
     ) -> None:
-        """Every Message takes `delay_s`. With a `key`, calls without it get 401.
+        """Every Message takes `delay_s`. With a `key`, calls without it get 401; beyond `limits` they get 429.
 
         Each call for a Message is appended to `calls_log` before it is answered, as one line: its text in JSON.
         The line survives the death of any process."""
@@ -81,6 +84,7 @@ class Upstream:
         self.calls: Counter[str] = Counter()  # By text: how often it was asked for a Message.
         self.in_flight = 0
         self.in_flight_max = 0
+        self.limits = limits
         self._calls_log = calls_log
         self._log_file: int | None = None
         self._server: asyncio.Server | None = None
@@ -203,6 +207,8 @@ class _Connection(asyncio.Protocol):
         text = _last_text(params)
         self._is_answering = True
         call = self._upstream.on_call(text)
+        if not self._has_passed_limits(len(body)):
+            return
         delay_s = self._upstream.delay_s
         if "[[" in text and (directive := _DIRECTIVE.search(text)) is not None:
             times = directive["times"]
@@ -216,6 +222,21 @@ class _Connection(asyncio.Protocol):
             self._timer = loop.call_later(delay_s, self._answer, params, text, len(body))
         else:
             self._answer(params, text, len(body))
+
+    def _has_passed_limits(self, body_bytes: int) -> bool:
+        if self._upstream.limits is None:
+            return True
+        verdict = self._upstream.limits.arrive(_tokens(body_bytes), now_ms=_now_ms())
+        if verdict.status != 200:
+            self._refuse(verdict.status, "beyond the limits of your rate", _lines(verdict.headers))
+        return verdict.status == 200
+
+    def _limit_lines(self, reply_bytes: int) -> bytes:
+        if self._upstream.limits is None:
+            return b""
+        now_ms = _now_ms()
+        self._upstream.limits.produce(_tokens(reply_bytes), now_ms=now_ms)
+        return _lines(self._upstream.limits.headers(now_ms=now_ms))
 
     def _misbehave(self, directive: re.Match[str]) -> None:
         what = directive["what"]
@@ -234,7 +255,8 @@ class _Connection(asyncio.Protocol):
             self._stream(params.model, reply, body_bytes)
         else:
             content = b'[{"type":"text","text":%b}]' % _quote(reply)
-            self._send(200, _message_json(params.model, content, _TURN_END, body_bytes, len(reply)))
+            message = _message_json(params.model, content, _TURN_END, body_bytes, len(reply))
+            self._send(200, message, self._limit_lines(len(reply)))
 
     def _stream(self, model: str, reply: str, body_bytes: int) -> None:
         start = _message_json(model, b"[]", b'"stop_reason":null,"stop_sequence":null', body_bytes, 0)
@@ -251,7 +273,8 @@ class _Connection(asyncio.Protocol):
             b'{"type":"message_stop"}',
         ]
         self._transport.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n%btransfer-encoding: chunked\r\n\r\n"
+            % self._limit_lines(len(reply))
         )
         for event in events:
             name = event[9 : event.index(b'"', 9)]
@@ -284,6 +307,14 @@ def _last_text(params: _Params) -> str:
     if isinstance(content, str):
         return content
     return next((block.text for block in reversed(content) if block.type == "text"), "")
+
+
+def _now_ms() -> float:
+    return asyncio.get_running_loop().time() * 1000
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
 
 
 def _tokens(size: int) -> int:

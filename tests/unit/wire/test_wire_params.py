@@ -85,16 +85,16 @@ def test_the_words_of_an_errored_row(text: bytes, said: str) -> None:
 
 
 def test_a_request_is_read_for_its_model() -> None:
-    assert params.read_batched(_with(model="claude-x", stream=False, temperature=0.5)) == "claude-x"
+    assert params.read_batched(_with(model="claude-x", stream=False, temperature=0.5)).model == "claude-x"
 
 
 def test_an_empty_last_turn_of_the_assistant_is_a_prefill() -> None:
-    assert params.read_batched(_with(messages=[*_TURNS, {"role": "assistant", "content": ""}])) == "m"
+    assert params.read_batched(_with(messages=[*_TURNS, {"role": "assistant", "content": ""}])).model == "m"
 
 
 def test_unknown_fields_are_refused_only_if_asked_to() -> None:
     text = _with(extra_body={}, temperature=1)
-    assert params.read_batched(text) == "m"
+    assert params.read_batched(text).model == "m"
     assert params.read_interactive(text).model == "m"
     assert _refusal(text, is_strict=True) == "extra_body: Extra inputs are not permitted"
     with pytest.raises(InvalidRequest, match=r"^extra_body: Extra inputs are not permitted$"):
@@ -104,7 +104,7 @@ def test_unknown_fields_are_refused_only_if_asked_to() -> None:
 def test_every_documented_field_passes_the_strict_reading() -> None:
     known = {"temperature": 1, "top_k": 1, "top_p": 0.5, "tools": [], "tool_choice": {"type": "auto"}, "thinking": {}}
     known |= {"metadata": {}, "stop_sequences": [], "service_tier": "auto", "system": "x", "output_config": {}}
-    assert params.read_batched(_with(**known), is_strict=True) == "m"
+    assert params.read_batched(_with(**known), is_strict=True).model == "m"
 
 
 def test_what_a_batch_may_not_have_an_interactive_request_may() -> None:

@@ -1,0 +1,155 @@
+"""Batch work beside people on one engine: their first token comes first, the rest of the engine is ours.
+
+A flag of priority does not protect them: what was admitted runs, and each of its prompts stands in every step in
+which somebody waits. So what counts is how many batch requests are inside and not yet prefilled, `bound` of them at
+most while people are around (performance.md, section 0, numbers 3 and 4). The bound is found by their time to first
+token: a little more with each that comes in time, a cut with each that is late, so that few are late. Nobody there
+for two seconds: no bound at all.
+"""
+
+from math import ceil, exp2
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+IDLE_MS = 2_000  # Nobody for this long: the engine is ours.
+BOUND_LEAST, BOUND_MOST = 1.0, 8.0  # Requests; below 1 nothing of the batch ever comes in.
+BOUND_BEGUN = 2.0
+RAISE, CUT = 0.02, 0.85  # In rest about one first token in ten of a `bound` of 1 is late, in twenty of 2.
+PATIENCE = 2.0  # Times the floor, if the operator names no target.
+BLOCK = 16  # First tokens whose median is one measurement of the floor.
+FLOOR_DRIFT = 1.02  # By which the floor rises with each block that is above it: engines change.
+RESERVE_SHARE = 0.5  # Of the window, at most, is kept free.
+RESERVE_DECAY_MS = 30_000  # Time in which the peak of people at once is forgotten by half.
+
+
+class Beside(Struct, frozen=True, kw_only=True, gc=False):
+    """People and batch work on one engine."""
+
+    target_ms: float | None = None  # Of the operator, for the time to first token; None: `patience` times the floor.
+    patience: float = PATIENCE
+    bound: float = BOUND_BEGUN
+    floor_ms: float = 0.0  # Lowest recent median of the time to first token; 0: not measured yet.
+    block: tuple[float, ...] = ()
+    people: int = 0  # Interactive requests inside.
+    unserved: int = 0  # Of those, without a first token.
+    peak: float = 0.0  # The most at once, slowly forgotten.
+    at_ms: float = 0.0  # When somebody last came, got a first token or left; the peak is of then.
+
+
+NOBODY = Beside()
+
+
+def after_arrival(beside: Beside, *, now_ms: float) -> Beside:
+    """Somebody's request goes into the engine."""
+    people = beside.people + 1
+    peak = max(float(people), _peak(beside, now_ms))
+    return replace(beside, people=people, unserved=beside.unserved + 1, peak=peak, at_ms=now_ms)
+
+
+def after_first_token(beside: Beside, *, ttft_ms: float, now_ms: float) -> Beside:
+    """Somebody who waited reads now. A cut comes at most once per target: one long step is one event."""
+    floor_ms, block = _floor(beside, ttft_ms)
+    beside = replace(
+        beside,
+        unserved=max(0, beside.unserved - 1),
+        peak=_peak(beside, now_ms),
+        at_ms=now_ms,
+        floor_ms=floor_ms,
+        block=block,
+    )
+    target_ms = beside.target_ms or beside.patience * floor_ms
+    if not target_ms:
+        return beside
+    bound = beside.bound + RAISE if ttft_ms <= target_ms else beside.bound * CUT
+    return replace(beside, bound=min(BOUND_MOST, max(BOUND_LEAST, bound)))
+
+
+def after_end(beside: Beside, *, had_first_token: bool = True, now_ms: float) -> Beside:
+    """Somebody's request left the engine: answered, broken or given up."""
+    return replace(
+        beside,
+        people=max(0, beside.people - 1),
+        unserved=beside.unserved if had_first_token else max(0, beside.unserved - 1),
+        peak=_peak(beside, now_ms),
+        at_ms=now_ms,
+    )
+
+
+def is_idle(beside: Beside, *, now_ms: float) -> bool:
+    """Whether nobody was there for two seconds."""
+    return beside is NOBODY or (beside.people == 0 and now_ms >= beside.at_ms + IDLE_MS)
+
+
+def room(beside: Beside, *, now_ms: float, window: int, in_flight: int, unprefilled: int, waiting: int = 0) -> int:
+    """How many batch requests may start now. `waiting`: interactive requests that are not inside the engine yet.
+
+    The window is for everybody: people take of it what they use, and keep free what they have lately used.
+    """
+    if is_idle(beside, now_ms=now_ms):
+        return max(0, window - in_flight)
+    if waiting:
+        return 0
+    free = window - in_flight - reserved(beside, window=window, now_ms=now_ms)
+    return max(0, min(free, int(beside.bound) - unprefilled))
+
+
+def reserved(beside: Beside, *, window: int, now_ms: float) -> int:
+    """How much of the window is people's: the most of them at once lately and one, but half of it at most."""
+    return max(beside.people, min(ceil(_peak(beside, now_ms)) + 1, int(window * RESERVE_SHARE)))
+
+
+def _peak(beside: Beside, now_ms: float) -> float:
+    return max(float(beside.people), beside.peak * exp2((beside.at_ms - now_ms) / RESERVE_DECAY_MS))
+
+
+def _floor(beside: Beside, ttft_ms: float) -> tuple[float, tuple[float, ...]]:
+    block = (*beside.block, ttft_ms)
+    if len(block) < BLOCK:
+        return beside.floor_ms, block
+    median = sorted(block)[BLOCK // 2]
+    risen = beside.floor_ms * FLOOR_DRIFT
+    return (median if not beside.floor_ms or median < risen else risen), ()
+
+
+# --- engines that do not tell the first token -----------------------------------------------------------------------
+
+FORGETS = 0.98  # What an answer still weighs when the next one comes: about the last fifty count.
+PACE_ANSWERS = 8  # Fewer say nothing.
+
+
+class Pace(Struct, frozen=True, kw_only=True, gc=False):
+    """latency = prefill + per token * output, as weighted sums of a regression over recent answers."""
+
+    n: float = 0.0
+    x: float = 0.0  # Output tokens,
+    y: float = 0.0  # milliseconds,
+    xx: float = 0.0
+    xy: float = 0.0
+
+
+def after_answer(pace: Pace, *, latency_ms: float, output_tokens: int) -> Pace:
+    """What one more answer of a batch request says of the engine's pace."""
+    return Pace(
+        n=pace.n * FORGETS + 1.0,
+        x=pace.x * FORGETS + output_tokens,
+        y=pace.y * FORGETS + latency_ms,
+        xx=pace.xx * FORGETS + output_tokens * output_tokens,
+        xy=pace.xy * FORGETS + latency_ms * output_tokens,
+    )
+
+
+def prefill_ms(pace: Pace) -> float:
+    """How long after its start a request is likely prefilled: one that is younger counts as not prefilled.
+
+    Answers of one length cannot tell prefill from decoding; then, and before there are a few, all of the latency
+    counts: too careful rather than too bold.
+    """
+    if pace.n < PACE_ANSWERS * 0.9:
+        return float("inf")
+    spread = pace.n * pace.xx - pace.x * pace.x
+    mean = pace.y / pace.n
+    if spread <= 1e-6 * pace.n * pace.xx:
+        return mean
+    per_token = max(0.0, (pace.n * pace.xy - pace.x * pace.y) / spread)
+    return min(mean, max(0.0, (pace.y - per_token * pace.x) / pace.n))

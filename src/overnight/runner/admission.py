@@ -1,0 +1,223 @@
+"""How much room one engine has for batch requests now: the narrowest of several doors.
+
+- the gate: nothing for a while after the engine was busy or away (`core.gate`);
+- the window: as many as keep it full (`core.window`), in requests and in tokens;
+- people: what they need goes first (`core.beside`);
+- the hours: a part of it, or nothing, outside the off-peak windows (`core.offpeak`);
+- the limits of its rate, which the engine knows itself.
+
+`reason` says which of them is the narrowest, for those who ask why a batch waits.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+
+from overnight.core import gate as gates
+from overnight.core import offpeak
+from overnight.core import window as windows
+from overnight.core.offpeak import Due, Hours
+from overnight.core.retry import Busy
+from overnight.core.tokens import Tokens
+from overnight.engines.engine import Engine, Load
+from overnight.ports.clock import Clock
+from overnight.runner.signal import Meter
+
+PERIOD_S = 0.5  # Between two looks at how an engine does.
+_SPEED_MEMORY = 0.02  # Weight of the newest answer in the speed.
+
+
+class Visit:
+    """One request inside the engine: of a batch, or of somebody who waits."""
+
+    __slots__ = ("_admission", "_began_ms", "_tokens")
+
+    def __init__(self, admission: "Admission", tokens: Tokens | None) -> None:
+        self._admission, self._tokens = admission, tokens
+        self._began_ms = admission.loop_ms()
+
+    def on_first_token(self) -> None:
+        """Its first token is there."""
+
+    def leave(self) -> None:
+        """It is not inside any more."""
+        self._admission.left(self._tokens)
+
+    def answered(self, took: Tokens) -> None:
+        """It was answered, or broke, before it left."""
+        self._admission.finished(took, ms=self._admission.loop_ms() - self._began_ms)
+
+
+class Admission:
+    """The doors of one engine. On one event loop; `steer` keeps them right."""
+
+    def __init__(self, engine: Engine, *, clock: Clock) -> None:
+        capabilities = engine.capabilities
+        self.gate = gates.OPEN
+        self.window = windows.begun(most=engine.in_flight_max, fixed=capabilities.has_slots)
+        self.hours: Hours = offpeak.ALWAYS
+        self.meter: Meter | None = None  # Of the signal that closes it too.
+        self.share = 1.0  # Of the window that batch work may use now.
+        self.in_flight = 0  # Requests of batches.
+        self.interactive = 0
+        self.load: Load | None = None  # As last told.
+        self.speed_per_s: float | None = None  # Requests finished in a second at full speed; None: not known yet.
+        self._away_since_ms: float | None = None
+        self._engine, self._clock = engine, clock
+        self._tokens_in_flight = 0
+        self._completed = self._tokens = 0  # In this period.
+        self._was_starved = False
+        self._stirred = asyncio.Event()
+
+    @property
+    def limit(self) -> int:
+        """The window, in requests."""
+        return self.window.limit
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the engine was not reached, or broke, when it was last asked."""
+        return self._away_since_ms is not None
+
+    @property
+    def away_ms(self) -> float:
+        """For how long."""
+        return 0.0 if self._away_since_ms is None else self.loop_ms() - self._away_since_ms
+
+    @property
+    def is_cheap(self) -> bool:
+        """Whether its signal lets batch work run."""
+        return self.meter is None or self.meter.is_cheap
+
+    def loop_ms(self) -> float:
+        """Loop time."""
+        return asyncio.get_running_loop().time() * 1000
+
+    # --- Doors ------------------------------------------------------------------------------------------------------
+
+    def has_room(self) -> bool:
+        """Whether one more request of a batch may enter."""
+        return self.in_flight < self.room()
+
+    def room(self) -> int:
+        """How many requests of batches may be inside now."""
+        if self.is_away:
+            return 0
+        room = gates.room(self.gate, now_ms=self.loop_ms(), in_flight_max=self.window.limit) - self.interactive
+        return room if self.share >= 1.0 else min(room, math.ceil(self.share * self.window.limit))
+
+    def admits(self, tokens: Tokens, wake: Callable[[], None]) -> bool:
+        """Whether a request of about these tokens may enter; if it may later, `wake` is called then."""
+        limit = self.window.tokens_limit
+        if limit is not None and self.in_flight and self._tokens_in_flight + tokens.total > limit:
+            return False
+        wait_ms = self._engine.wait_ms(tokens)
+        if wait_ms > 0:
+            asyncio.get_running_loop().call_later(wait_ms / 1000, wake)
+            return False
+        self._engine.spend(tokens)
+        return True
+
+    def consider(self, due: Sequence[Due]) -> None:
+        """Look at the clock: `due` is all work that waits for this engine."""
+        now_ms = self._clock.now_ms()
+        self.share = offpeak.share(self.hours, now_ms=now_ms, due=due, is_cheap=self.is_cheap)
+
+    # --- Visits -----------------------------------------------------------------------------------------------------
+
+    def enter(self, tokens: Tokens) -> Visit:
+        """A request of a batch goes in."""
+        self.in_flight += 1
+        self._tokens_in_flight += tokens.total
+        if not self.window.is_fixed:
+            self._stirred.set()
+        return Visit(self, tokens)
+
+    def arrive(self) -> Visit:
+        """A request of somebody who waits goes in."""
+        self.interactive += 1
+        return Visit(self, None)
+
+    def left(self, tokens: Tokens | None) -> None:
+        """A visit is over; None: it was interactive."""
+        if tokens is None:
+            self.interactive -= 1
+            return
+        self.in_flight -= 1
+        self._tokens_in_flight -= tokens.total
+
+    def finished(self, took: Tokens, *, ms: float) -> None:
+        """A request of a batch was worked on for so long; it has left already."""
+        self._completed += 1
+        self._tokens += took.total
+        inside = self.in_flight + 1
+        if 2 * inside < self.window.limit or ms <= 0:
+            return
+        seen = inside / ms * 1000  # Little's law.
+        if self.speed_per_s is None:
+            self.speed_per_s = seen
+        self.speed_per_s += _SPEED_MEMORY * (seen - self.speed_per_s)
+
+    def starved(self) -> None:
+        """There was room, and nothing to take."""
+        self._was_starved = True
+
+    # --- Steering ---------------------------------------------------------------------------------------------------
+
+    def refused(self, busy: Busy, *, jitter: float) -> None:
+        """The engine had no room, or nobody was there."""
+        now_ms = self.loop_ms()
+        if not busy.is_away:
+            self.window = windows.after_refusal(self.window, now_ms=now_ms)
+        if busy.is_away and self._away_since_ms is None:
+            self._away_since_ms = now_ms
+        self.gate = gates.after_busy(self.gate, now_ms=now_ms, asked_ms=busy.retry_after_ms, jitter=jitter)
+        self._stirred.set()
+
+    def broke(self) -> None:
+        """The breaker has closed the gate: the engine is looked at before it is asked again."""
+        if self._away_since_ms is None:
+            self._away_since_ms = self.loop_ms()
+        self._stirred.set()
+
+    async def steer(self, on_steered: Callable[[], None]) -> None:
+        """Keep the doors right until cancelled; `on_steered` is told when there may be more room."""
+        while True:
+            await self._stirred.wait()
+            closed_ms = self.gate.closed_until_ms - self.loop_ms()
+            if closed_ms > 0:
+                on_steered()
+                await asyncio.sleep(closed_ms / 1000 + 0.001)
+                if self.is_away:
+                    await self._knock()
+            elif self.window.is_fixed or not self.in_flight:
+                self._stirred.clear()
+            else:
+                await asyncio.sleep(PERIOD_S)
+                await self._look()
+            on_steered()
+
+    async def _knock(self) -> None:
+        if await self._engine.is_there():
+            self._away_since_ms = None
+        else:
+            self.gate = gates.after_busy(self.gate, now_ms=self.loop_ms(), asked_ms=None, jitter=0.5)
+
+    async def _look(self) -> None:
+        self.load = await self._engine.load() if self._engine.capabilities.tells_load else None
+        load = self.load
+        seen = windows.Period(
+            ms=PERIOD_S * 1000,
+            completed=self._completed,
+            tokens=self._tokens,
+            in_flight=self.in_flight,
+            tokens_in_flight=self._tokens_in_flight,
+            is_saturated=not self._was_starved and self.in_flight >= self.window.limit,
+            running=load.running if load else 0,
+            waiting=load.waiting if load else None,
+            kv_share=load.kv_share if load else None,
+            preemptions=load.preemptions if load else None,
+        )
+        self.window = windows.after_period(self.window, seen, now_ms=self.loop_ms())
+        self._completed = self._tokens = 0
+        self._was_starved = False
