@@ -7,7 +7,7 @@ token: a little more with each that comes in time, a cut with each that is late,
 for two seconds: no bound at all.
 """
 
-from math import ceil, exp2
+from math import exp2
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,6 +19,9 @@ RAISE, CUT = 0.02, 0.85  # In rest about one first token in ten of a `bound` of 
 PATIENCE = 2.0  # Times the floor, if the operator names no target.
 BLOCK = 16  # First tokens whose median is one measurement of the floor.
 FLOOR_DRIFT = 1.02  # By which the floor rises with each block that is above it: engines change.
+HEADROOM = 0.1
+HOLD=False
+SPLIT=1
 RESERVE_SHARE = 0.5  # Of the window, at most, is kept free.
 RESERVE_DECAY_MS = 30_000  # Time in which the peak of people at once is forgotten by half.
 
@@ -88,7 +91,7 @@ def room(beside: Beside, *, now_ms: float, window: int, in_flight: int, unprefil
     """
     if is_idle(beside, now_ms=now_ms):
         return max(0, window - in_flight)
-    if waiting:
+    if waiting or (HOLD and beside.unserved):
         return 0
     free = window - in_flight - reserved(beside, window=window, now_ms=now_ms)
     return max(0, min(free, int(beside.bound) - unprefilled))
@@ -96,7 +99,7 @@ def room(beside: Beside, *, now_ms: float, window: int, in_flight: int, unprefil
 
 def reserved(beside: Beside, *, window: int, now_ms: float) -> int:
     """How much of the window is people's: the most of them at once lately and one, but half of it at most."""
-    return max(beside.people, min(ceil(_peak(beside, now_ms)) + 1, int(window * RESERVE_SHARE)))
+    return beside.people + min(1 + int(HEADROOM * _peak(beside, now_ms)), int(window * RESERVE_SHARE))
 
 
 def _peak(beside: Beside, now_ms: float) -> float:

@@ -6,7 +6,7 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, as far a
 
 from typing import Final
 
-EVENT_BYTES_MAX: Final = 4 * 1024 * 1024  # One chunk; the longest known ones carry a whole tool call.
+EVENT_BYTES_MAX: Final = 1024 * 1024  # One chunk; the longest known ones carry the whole input of a tool call.
 _DONE: Final = b"[DONE]"
 
 

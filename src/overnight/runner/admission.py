@@ -11,8 +11,10 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Sequence
 
+from overnight.core import beside as besides
 from overnight.core import gate as gates
 from overnight.core import offpeak
 from overnight.core import window as windows
@@ -28,24 +30,46 @@ _SPEED_MEMORY = 0.02  # Weight of the newest answer in the speed.
 
 
 class Visit:
-    """One request inside the engine: of a batch, or of somebody who waits."""
+    """One request of a batch inside the engine."""
 
-    __slots__ = ("_admission", "_began_ms", "_tokens")
+    __slots__ = ("_admission", "began_ms", "is_prefilled", "tokens")
 
-    def __init__(self, admission: "Admission", tokens: Tokens | None) -> None:
-        self._admission, self._tokens = admission, tokens
-        self._began_ms = admission.loop_ms()
+    def __init__(self, admission: "Admission", tokens: Tokens) -> None:
+        self._admission, self.tokens = admission, tokens
+        self.began_ms = admission.loop_ms()
+        self.is_prefilled = False  # Or gone.
 
     def on_first_token(self) -> None:
         """Its first token is there."""
+        self.is_prefilled = True
 
     def leave(self) -> None:
         """It is not inside any more."""
-        self._admission.left(self._tokens)
+        self.is_prefilled = True
+        self._admission.left(self)
 
     def answered(self, took: Tokens) -> None:
         """It was answered, or broke, before it left."""
-        self._admission.finished(took, ms=self._admission.loop_ms() - self._began_ms)
+        self._admission.finished(took, ms=self._admission.loop_ms() - self.began_ms)
+
+
+class Guest:
+    """One request of somebody who waits, inside the engine."""
+
+    def __init__(self, admission: "Admission") -> None:
+        self._admission = admission
+        self._began_ms = admission.loop_ms()
+        self._is_served = False
+
+    def on_first_token(self) -> None:
+        """Its first token, or the first that is seen of it, is there."""
+        if not self._is_served:
+            self._is_served = True
+            self._admission.served(ttft_ms=self._admission.loop_ms() - self._began_ms)
+
+    def leave(self) -> None:
+        """It is not inside any more."""
+        self._admission.gone(was_served=self._is_served)
 
 
 class Admission:
@@ -58,8 +82,9 @@ class Admission:
         self.hours: Hours = offpeak.ALWAYS
         self.meter: Meter | None = None  # Of the signal that closes it too.
         self.share = 1.0  # Of the window that batch work may use now.
+        self.beside = besides.NOBODY
         self.in_flight = 0  # Requests of batches.
-        self.interactive = 0
+        self.wake: Callable[[], None] = lambda: None  # Told when there may be more room.
         self.load: Load | None = None  # As last told.
         self.speed_per_s: float | None = None  # Requests finished in a second at full speed; None: not known yet.
         self._away_since_ms: float | None = None
@@ -67,6 +92,8 @@ class Admission:
         self._tokens_in_flight = 0
         self._completed = self._tokens = 0  # In this period.
         self._was_starved = False
+        self._pace = besides.Pace()
+        self._young: deque[Visit] = deque()  # By when they began; those that are prefilled leave lazily.
         self._stirred = asyncio.Event()
 
     @property
@@ -93,27 +120,39 @@ class Admission:
         """Loop time."""
         return asyncio.get_running_loop().time() * 1000
 
+    @property
+    def interactive(self) -> int:
+        """Requests of people inside the engine."""
+        return self.beside.people
+
     # --- Doors ------------------------------------------------------------------------------------------------------
 
     def has_room(self) -> bool:
         """Whether one more request of a batch may enter."""
-        return self.in_flight < self.room()
-
-    def room(self) -> int:
-        """How many requests of batches may be inside now."""
         if self.is_away:
-            return 0
-        room = gates.room(self.gate, now_ms=self.loop_ms(), in_flight_max=self.window.limit) - self.interactive
-        return room if self.share >= 1.0 else min(room, math.ceil(self.share * self.window.limit))
+            return False
+        now_ms = self.loop_ms()
+        window = gates.room(self.gate, now_ms=now_ms, in_flight_max=self.window.limit)
+        if self.share < 1.0:
+            window = min(window, math.ceil(self.share * self.window.limit))
+        if self.in_flight >= window:
+            return False
+        if besides.is_idle(self.beside, now_ms=now_ms):
+            return True
+        unprefilled = self._unprefilled(now_ms)
+        return (
+            besides.room(self.beside, now_ms=now_ms, window=window, in_flight=self.in_flight, unprefilled=unprefilled)
+            > 0
+        )
 
-    def admits(self, tokens: Tokens, wake: Callable[[], None]) -> bool:
+    def admits(self, tokens: Tokens) -> bool:
         """Whether a request of about these tokens may enter; if it may later, `wake` is called then."""
         limit = self.window.tokens_limit
         if limit is not None and self.in_flight and self._tokens_in_flight + tokens.total > limit:
             return False
         wait_ms = self._engine.wait_ms(tokens)
         if wait_ms > 0:
-            asyncio.get_running_loop().call_later(wait_ms / 1000, wake)
+            asyncio.get_running_loop().call_later(wait_ms / 1000, self.wake)
             return False
         self._engine.spend(tokens)
         return True
@@ -127,29 +166,26 @@ class Admission:
 
     def enter(self, tokens: Tokens) -> Visit:
         """A request of a batch goes in."""
+        visit = Visit(self, tokens)
+        self._young.append(visit)
+        while self._young[0].is_prefilled:
+            self._young.popleft()
         self.in_flight += 1
         self._tokens_in_flight += tokens.total
         if not self.window.is_fixed:
             self._stirred.set()
-        return Visit(self, tokens)
+        return visit
 
-    def arrive(self) -> Visit:
-        """A request of somebody who waits goes in."""
-        self.interactive += 1
-        return Visit(self, None)
-
-    def left(self, tokens: Tokens | None) -> None:
-        """A visit is over; None: it was interactive."""
-        if tokens is None:
-            self.interactive -= 1
-            return
+    def left(self, visit: Visit) -> None:
+        """A request of a batch is not inside any more."""
         self.in_flight -= 1
-        self._tokens_in_flight -= tokens.total
+        self._tokens_in_flight -= visit.tokens.total
 
     def finished(self, took: Tokens, *, ms: float) -> None:
         """A request of a batch was worked on for so long; it has left already."""
         self._completed += 1
         self._tokens += took.total
+        self._pace = besides.after_answer(self._pace, latency_ms=ms, output_tokens=took.output)
         inside = self.in_flight + 1
         if 2 * inside < self.window.limit or ms <= 0:
             return
@@ -157,6 +193,35 @@ class Admission:
         if self.speed_per_s is None:
             self.speed_per_s = seen
         self.speed_per_s += _SPEED_MEMORY * (seen - self.speed_per_s)
+
+    def arrive(self) -> Guest:
+        """A request of somebody who waits goes in."""
+        self.beside = besides.after_arrival(self.beside, now_ms=self.loop_ms())
+        return Guest(self)
+
+    def served(self, *, ttft_ms: float) -> None:
+        """Somebody's first token is there."""
+        self.beside = besides.after_first_token(self.beside, ttft_ms=ttft_ms, now_ms=self.loop_ms())
+        self.wake()
+
+    def gone(self, *, was_served: bool) -> None:
+        """Somebody's request is not inside any more."""
+        self.beside = besides.after_end(self.beside, had_first_token=was_served, now_ms=self.loop_ms())
+        asyncio.get_running_loop().call_later(besides.IDLE_MS / 1000, self.wake)
+        self.wake()
+
+    def _unprefilled(self, now_ms: float) -> int:
+        """How many requests of batches are inside without a first token; `wake` is told when there may be fewer."""
+        while self._young and self._young[0].is_prefilled:
+            self._young.popleft()
+        if self._engine.capabilities.tells_first_token:
+            return sum(not visit.is_prefilled for visit in self._young)
+        prefill_ms = besides.prefill_ms(self._pace)
+        young = [visit for visit in self._young if not visit.is_prefilled and now_ms < visit.began_ms + prefill_ms]
+        if young and math.isfinite(prefill_ms):
+            left_ms = young[0].began_ms + prefill_ms - now_ms
+            asyncio.get_running_loop().call_later(left_ms / 1000 + 0.001, self.wake)
+        return len(young)
 
     def starved(self) -> None:
         """There was room, and nothing to take."""
@@ -180,13 +245,13 @@ class Admission:
             self._away_since_ms = self.loop_ms()
         self._stirred.set()
 
-    async def steer(self, on_steered: Callable[[], None]) -> None:
-        """Keep the doors right until cancelled; `on_steered` is told when there may be more room."""
+    async def steer(self, on_closed: Callable[[], None]) -> None:
+        """Keep the doors right until cancelled; `on_closed` is told when the gate has shut."""
         while True:
             await self._stirred.wait()
             closed_ms = self.gate.closed_until_ms - self.loop_ms()
             if closed_ms > 0:
-                on_steered()
+                on_closed()
                 await asyncio.sleep(closed_ms / 1000 + 0.001)
                 if self.is_away:
                     await self._knock()
@@ -195,7 +260,7 @@ class Admission:
             else:
                 await asyncio.sleep(PERIOD_S)
                 await self._look()
-            on_steered()
+            self.wake()
 
     async def _knock(self) -> None:
         if await self._engine.is_there():

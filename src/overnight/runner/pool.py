@@ -36,6 +36,7 @@ class Pool:
     def __init__(self, engine: Engine, backlog: Backlog, *, entropy: Entropy, marks: Marks, clock: Clock) -> None:
         self.engine = engine
         self.admission = Admission(engine, clock=clock)
+        self.admission.wake = self.wake
         self.last_trouble = ""  # What the engine said when it was last busy; empty after a success. For health.
         self.name_of: Mapping[str, str] = {}  # What the engine calls models that callers call otherwise.
         self._backlog, self._entropy, self._marks = backlog, entropy, marks
@@ -116,23 +117,21 @@ class Pool:
         Overloaded beyond `IN_FLIGHT_INTERACTIVE_MAX`."""
         if self.interactive_in_flight >= limits.IN_FLIGHT_INTERACTIVE_MAX:
             raise Overloaded("too many requests at once; try again shortly", retry_after_s=1)
-        visit = self.admission.arrive()
+        guest = self.admission.arrive()
         try:
-            yield visit.on_first_token
+            yield guest.on_first_token
         finally:
-            visit.leave()
-            self.wake()
+            guest.leave()
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as self._group:
-            self._group.create_task(self.admission.steer(self._on_steered))
+            self._group.create_task(self.admission.steer(self._on_closed))
             self.wake()
 
-    def _on_steered(self) -> None:
+    def _on_closed(self) -> None:
         if self.is_away:
             self._backlog.release(self)
-        self.wake()
 
     async def _lane(self) -> None:
         task = asyncio.current_task()
@@ -188,7 +187,7 @@ class Pool:
         if work is None:
             self.admission.starved()
             return None
-        if self.admission.admits(work.tokens, self.wake):
+        if self.admission.admits(work.tokens):
             return work
         self._backlog.settle(work, None)
         self._backlog.put_back([work])

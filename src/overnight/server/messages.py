@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar, assert_never
 
+from msgspec.structs import replace
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
@@ -38,8 +39,9 @@ async def create(http_request: HttpRequest) -> Response:
         pool, call = way.pool, _call(http_request, body, way)
         if prompt.stream:
             return await _streamed(http_request, _pieces(pool, call, held.pop_all()))
-        with pool.interactive():
-            outcome = await _unless_gone(http_request, pool.engine.answer(call))
+        with pool.interactive() as on_first_token:
+            told = replace(call, on_first_token=on_first_token)
+            outcome = await _unless_gone(http_request, pool.engine.answer(told))
     match outcome:
         case Answered(message=message):
             return Response(message, media_type="application/json")

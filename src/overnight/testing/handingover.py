@@ -88,6 +88,7 @@ class Night:
         segment_requests: int = 10,
         api_version: str = "2023-06-01",
         betas: str = "",
+        lifetime_ms: int = limits.BATCH_LIFETIME_MS,
     ) -> Batch:
         """A durable batch, cut into segments of so many requests."""
         clock, entropy = self._world.clock, self._world.entropy
@@ -106,7 +107,7 @@ class Night:
             requests=len(found),
             segments_open=len(packed),
             created_at_ms=clock.now_ms(),
-            expires_at_ms=clock.now_ms() + limits.BATCH_LIFETIME_MS,
+            expires_at_ms=clock.now_ms() + lifetime_ms,
         )
         new = [
             NewSegment(

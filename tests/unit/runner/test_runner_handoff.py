@@ -1,4 +1,4 @@
-"""runner.handoff under virtual time, against the strict double of the hosted API: the whole way, and trouble there."""
+"""runner.handoff under virtual time, against the strict double of the hosted API: the way, and trouble there."""
 
 import asyncio
 from collections import Counter
@@ -149,6 +149,36 @@ def test_bad_luck_there_is_asked_again_with_what_the_request_says(error_type: st
 
     sky.live(drive)
     assert sky.asked() == {"r0": 1, "r1": 3, "r2": 1}
+
+
+def test_a_segment_that_is_read_anew_keeps_what_another_batch_has_of_it(tmp_path: Path) -> None:
+    """Two batches of the upstream share a segment; the first brings bad luck while the second still runs."""
+    tries = Counter[str]()
+
+    def script(custom_id: str, params: dict[str, Any]) -> Outcome:
+        tries[said(params)] += 1
+        return double.failed("api_error", "try later") if tries["r0"] == 1 else echo(custom_id, params)
+
+    sky = Sky(tmp_path, script, requests_max=5)
+    sky.hosted.hold()
+
+    async def drive(night: Night) -> None:
+        batch = await night.create(requests(10))
+        await asyncio.sleep(100)
+        assert sky.sizes() == [5, 5]
+        sky.hosted.release()
+        while not any(path.endswith("/results") for _, _, path in sky.wire.paths):
+            await asyncio.sleep(0.01)
+        sky.hosted.hold()
+        await asyncio.sleep(600)
+        assert night.rereads >= 1
+        sky.hosted.release()
+        await night.until_ended(batch)
+        assert answers(await night.results(batch)) == echoes(10)
+        await nothing_is_left(night)
+
+    sky.live(drive)
+    assert {name for name, count in sky.asked().items() if count > 1} < {f"r{index}" for index in range(5)}
 
 
 def test_what_always_fails_there_is_given_up_in_the_end(tmp_path: Path) -> None:
