@@ -54,6 +54,7 @@ CHECKPOINT_EVERY_MS: Final = 200  # Group commit of results: what a kill -9 may 
 CHECKPOINT_BUFFER_BYTES_MAX: Final = 8 * MIB  # Results not yet on disk; beyond it the engine waits for the disk.
 ATTEMPTS_MAX: Final = 6  # Tries that broke (5xx, lost, timed out): 1+2+4+8+16 s of backoff, then an errored row.
 DEATHS_MAX: Final = 2  # Times an engine may be lost with a request inside before the request has to run alone.
+TWINS_BYTES_MAX: Final = 8 * MIB  # Rows kept for equal requests in the next segment, which follows within seconds.
 FALL_OVER_MS: Final = 60_000  # An engine that restarts is back by then; one that costs more waits so long to help.
 BREAKER_FAILURES: Final = (
     20  # Broken attempts in a row after which an engine is left alone: three bad requests cause 18.

@@ -173,9 +173,13 @@ def test_results_that_break_off_stop_after_what_was_whole() -> None:
         await engine.batches.page(None)
         hosted.next_results("cut", 5_000)
         found = []
-        with pytest.raises(Stopped) as stopped:
+
+        async def read() -> None:
             async for row in engine.batches.results(shown.id):
                 found.append(row)
+
+        with pytest.raises(Stopped) as stopped:
+            await read()
         assert isinstance(stopped.value.outcome, Broken)
         assert 0 < len(found) < 50
         assert len(await rows(engine, shown.id)) == 50

@@ -7,21 +7,19 @@ token: a little more with each that comes in time, a cut with each that is late,
 for two seconds: no bound at all.
 """
 
-from math import exp2
+from math import exp2, inf
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 IDLE_MS = 2_000  # Nobody for this long: the engine is ours.
-BOUND_LEAST, BOUND_MOST = 1.0, 8.0  # Requests; below 1 nothing of the batch ever comes in.
-BOUND_BEGUN = 2.0
-RAISE, CUT = 0.02, 0.85  # In rest about one first token in ten of a `bound` of 1 is late, in twenty of 2.
-PATIENCE = 2.0  # Times the floor, if the operator names no target.
+BOUND_LEAST, BOUND_MOST = 1.0, 10.0  # Requests. At 10 people wait twice as long as alone and batch work hardly more than without people.
+BOUND_BEGUN = 4.0
+RAISE, CUT = 0.02, 0.95  # In rest about one first token in ten of a `bound` of 1 is late, in twenty of 2.
+PATIENCE = 1.5  # Times the floor, if the operator names no target.
 BLOCK = 16  # First tokens whose median is one measurement of the floor.
 FLOOR_DRIFT = 1.02  # By which the floor rises with each block that is above it: engines change.
 HEADROOM = 0.1
-HOLD=False
-SPLIT=1
 RESERVE_SHARE = 0.5  # Of the window, at most, is kept free.
 RESERVE_DECAY_MS = 30_000  # Time in which the peak of people at once is forgotten by half.
 
@@ -32,6 +30,7 @@ class Beside(Struct, frozen=True, kw_only=True, gc=False):
     target_ms: float | None = None  # Of the operator, for the time to first token; None: `patience` times the floor.
     patience: float = PATIENCE
     bound: float = BOUND_BEGUN
+    cut_at_ms: float = -inf  # When it was last made smaller.
     floor_ms: float = 0.0  # Lowest recent median of the time to first token; 0: not measured yet.
     block: tuple[float, ...] = ()
     people: int = 0  # Interactive requests inside.
@@ -43,11 +42,11 @@ class Beside(Struct, frozen=True, kw_only=True, gc=False):
 NOBODY = Beside()
 
 
-def after_arrival(beside: Beside, *, now_ms: float) -> Beside:
-    """Somebody's request goes into the engine."""
+def after_arrival(beside: Beside, *, shows_first_token: bool = True, now_ms: float) -> Beside:
+    """Somebody's request goes into the engine. `shows_first_token`: it is streamed, or the engine tells."""
     people = beside.people + 1
     peak = max(float(people), _peak(beside, now_ms))
-    return replace(beside, people=people, unserved=beside.unserved + 1, peak=peak, at_ms=now_ms)
+    return replace(beside, people=people, unserved=beside.unserved + shows_first_token, peak=peak, at_ms=now_ms)
 
 
 def after_first_token(beside: Beside, *, ttft_ms: float, now_ms: float) -> Beside:
@@ -64,16 +63,19 @@ def after_first_token(beside: Beside, *, ttft_ms: float, now_ms: float) -> Besid
     target_ms = beside.target_ms or beside.patience * floor_ms
     if not target_ms:
         return beside
-    bound = beside.bound + RAISE if ttft_ms <= target_ms else beside.bound * CUT
-    return replace(beside, bound=min(BOUND_MOST, max(BOUND_LEAST, bound)))
+    if ttft_ms <= target_ms:
+        return replace(beside, bound=min(BOUND_MOST, beside.bound + RAISE))
+    if now_ms < beside.cut_at_ms + target_ms:
+        return beside
+    return replace(beside, bound=max(BOUND_LEAST, beside.bound * CUT), cut_at_ms=now_ms)
 
 
-def after_end(beside: Beside, *, had_first_token: bool = True, now_ms: float) -> Beside:
-    """Somebody's request left the engine: answered, broken or given up."""
+def after_end(beside: Beside, *, is_unserved: bool = False, now_ms: float) -> Beside:
+    """Somebody's request left the engine. `is_unserved`: broken or given up before the first token it would show."""
     return replace(
         beside,
         people=max(0, beside.people - 1),
-        unserved=beside.unserved if had_first_token else max(0, beside.unserved - 1),
+        unserved=max(0, beside.unserved - is_unserved),
         peak=_peak(beside, now_ms),
         at_ms=now_ms,
     )
@@ -91,7 +93,7 @@ def room(beside: Beside, *, now_ms: float, window: int, in_flight: int, unprefil
     """
     if is_idle(beside, now_ms=now_ms):
         return max(0, window - in_flight)
-    if waiting or (HOLD and beside.unserved):
+    if waiting or beside.unserved:
         return 0
     free = window - in_flight - reserved(beside, window=window, now_ms=now_ms)
     return max(0, min(free, int(beside.bound) - unprefilled))

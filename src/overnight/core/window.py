@@ -25,7 +25,8 @@ BURST_MS = 2_000  # Refusals this close are one event.
 CEILING_SLACK = 1.1  # How far above a refused height the window goes, and how much higher each minute after.
 CEILING_MS = 60_000
 KV_SHARE = 0.9  # Of the engine's memory. Above 95 % it throws requests out, which then begin again.
-KV_TELLS = 0.3  # Below this share of it the rest cannot be extrapolated.
+KV_TELLS = 0.6  # Below this share of it memory is no limit yet, and the rest cannot be extrapolated.
+KV_REGAIN = 1.005  # Each period, of the tokens, where an engine tells only that requests were thrown out.
 RAMP = 2.0  # First step of a probe; a step that fails is followed by its root.
 STEP = 1.25  # Smallest step of a probe: what it brings must stand out of the noise.
 GAIN = 0.075  # What a larger window must bring: ln 1.03 / ln 1.5, 3 % more for half as much again.
@@ -62,7 +63,8 @@ class Window(Struct, frozen=True, kw_only=True):
     is_fixed: bool = False
     ceiling: int = 0  # The height that was refused; 0: none.
     cut_at_ms: float = 0.0
-    preemptions: int = 0  # As last told.
+    preemptions: int = 0  # As last told,
+    has_looked: bool = False  # if ever: the first figure is of the time before us.
     to_skip: int = 0  # Completions of requests from before the last change.
     queue: float | None = None  # Requests that wait inside the engine, averaged.
     ms: float = 0.0  # The measurement that goes on.
@@ -206,13 +208,16 @@ def _probed(window: Window, now_ms: float) -> Window:
 
 def _by_memory(window: Window, seen: Period) -> Window:
     """How many tokens fit, from what is used now. Requests that were thrown out: a quarter fewer than there are."""
-    limit = window.tokens_limit
-    if seen.preemptions is not None and seen.preemptions > window.preemptions > -1:
-        limit = CUT * seen.tokens_in_flight
-    elif seen.kv_share is not None and seen.kv_share > KV_TELLS and seen.running:
-        inside = seen.tokens_in_flight * seen.running / (seen.running + (seen.waiting or 0))
-        fits = inside * KV_SHARE / seen.kv_share
+    limit, inside = window.tokens_limit, seen.tokens_in_flight
+    thrown_out = 0 if seen.preemptions is None else seen.preemptions - window.preemptions
+    if thrown_out > 0 and window.has_looked and inside:
+        limit = CUT * inside
+    elif seen.kv_share is not None and seen.kv_share < KV_TELLS:
+        limit = None
+    elif seen.kv_share is not None and seen.running and inside:
+        fits = inside * seen.running / (seen.running + (seen.waiting or 0)) * KV_SHARE / seen.kv_share
         limit = fits if limit is None else limit + (fits - limit) / 8
-    if limit is not None and not seen.tokens_in_flight:
-        return window
-    return replace(window, tokens_limit=limit, preemptions=seen.preemptions or window.preemptions)
+    elif limit is not None and seen.kv_share is None:
+        limit *= KV_REGAIN
+    preemptions = window.preemptions if seen.preemptions is None else seen.preemptions
+    return replace(window, tokens_limit=limit, preemptions=preemptions, has_looked=seen.preemptions is not None)

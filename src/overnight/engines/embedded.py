@@ -29,7 +29,7 @@ from overnight.core.retry import Answered, Broken, Outcome, Refused
 from overnight.engines import answer, chat, completion, conversation, streaming
 from overnight.engines.chat import Plan
 from overnight.engines.completion import Chunk, Reading
-from overnight.engines.engine import Call, Capabilities, Model, Unlimited
+from overnight.engines.engine import Call, Capabilities, Load, Model, Unlimited
 from overnight.engines.interactive import api_error
 from overnight.engines.llama import Failed, Llama, Rejected
 from overnight.engines.streaming import Trouble
@@ -66,19 +66,20 @@ class Embedded(Unlimited):
         threads: int | None = None,
         chat_template: str = "",
     ) -> None:
-        self.capabilities = Capabilities(has_slots=True, has_images=False)
+        self.capabilities = Capabilities(has_slots=True, tells_load=True, tells_first_token=True, has_images=False)
         self._path = path
         self._entropy = entropy
         self._model_id = model_id
         self._display_name = display_name
         self._in_flight_max = in_flight_max
+        self._slots = in_flight_max + 1
         self._context_tokens = context_tokens
         self._output_tokens_max = output_tokens_max
         self._threads = threads or max(1, _usable_cores() - 1)
         self._chat_template = chat_template
         self._llama: Llama | None = None
         self._jobs: set[_Job] = set()
-        self._answering = ThreadPoolExecutor(in_flight_max + 1, thread_name_prefix="overnight-answer")
+        self._answering = ThreadPoolExecutor(self._slots, thread_name_prefix="overnight-answer")
         self._counting = ThreadPoolExecutor(1, thread_name_prefix="overnight-count")
 
     @property
@@ -103,6 +104,12 @@ class Embedded(Unlimited):
         if llama is not None:
             await asyncio.to_thread(llama.close)
 
+    async def load(self) -> Load | None:
+        """Answers in a slot, and those that wait for one."""
+        inside = len(self._jobs)
+        running = min(inside, self._slots)
+        return Load(running=running, waiting=inside - running)
+
     async def models(self) -> Sequence[Model]:
         context_tokens = self._llama.context_tokens if self._llama else self._context_tokens
         served = Model(
@@ -121,7 +128,7 @@ class Embedded(Unlimited):
         except InvalidRequest as error:
             return Refused(status=error.status, type=error.type, message=str(error))
         reading = Reading(plan)
-        job = self._begin(plan, reading.take, self._llama)
+        job = self._begin(plan, call, reading.take, self._llama)
         try:
             async with asyncio.timeout(call.timeout_s):
                 trouble = await asyncio.shield(job.done)
@@ -158,7 +165,7 @@ class Embedded(Unlimited):
     def _load(self) -> Llama:
         return Llama(
             self._path,
-            slots=self._in_flight_max + 1,
+            slots=self._slots,
             context_tokens=self._context_tokens,
             threads=self._threads,
             key=self._entropy.bytes(24).hex(),
@@ -169,7 +176,9 @@ class Embedded(Unlimited):
         asked = conversation.read(call.params)
         return chat.plan(asked, output_tokens_max=self._output_tokens_max, knows_tools=llama.knows_tools)
 
-    def _begin(self, plan: Plan, take: Callable[[Chunk], None], llama: Llama) -> "_Job":
+    def _begin(self, plan: Plan, call: Call, take: Callable[[Chunk], None], llama: Llama) -> "_Job":
+        if call.on_first_token is not None:
+            take = _telling(call.on_first_token, take, asyncio.get_running_loop())
         job = _Job(plan, take, llama, self._answering)
         self._jobs.add(job)
         job.done.add_done_callback(lambda _: self._jobs.discard(job))
@@ -181,7 +190,7 @@ class Embedded(Unlimited):
         deadline = loop.time() + call.timeout_s
         # No bound: the context bounds the answer, and the slot should not wait for a slow reader.
         queue: asyncio.Queue[Chunk | None] = asyncio.Queue()
-        job = self._begin(plan, lambda chunk: _hand_over(loop, queue, chunk), llama)
+        job = self._begin(plan, call, lambda chunk: _hand_over(loop, queue, chunk), llama)
         job.done.add_done_callback(lambda _: queue.put_nowait(None))
         try:
             while (chunk := await asyncio.wait_for(queue.get(), deadline - loop.time())) is not None:
@@ -228,6 +237,22 @@ class _Job:
         except msgspec.DecodeError as error:  # llama.cpp would swallow it and go on.
             self._nonsense = f"llama.cpp sent a chunk that cannot be read: {error}"
         return self.stop.is_set() or bool(self._nonsense)
+
+
+def _telling(
+    on_first_token: Callable[[], None], take: Callable[[Chunk], None], loop: asyncio.AbstractEventLoop
+) -> Callable[[Chunk], None]:
+    """`take`, which tells the loop of the first chunk that is not about the reading of the prompt."""
+    is_told = False
+
+    def taking(chunk: Chunk) -> None:
+        nonlocal is_told
+        if not is_told and chunk.choices and chunk.prompt_progress is None:
+            is_told = True
+            loop.call_soon_threadsafe(on_first_token)
+        take(chunk)
+
+    return taking
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Chunk | None], chunk: Chunk) -> None:

@@ -13,6 +13,7 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from overnight.core import beside as besides
 from overnight.core import gate as gates
@@ -86,6 +87,9 @@ class Admission:
         self.in_flight = 0  # Requests of batches.
         self.wake: Callable[[], None] = lambda: None  # Told when there may be more room.
         self.load: Load | None = None  # As last told.
+        self.turned_away: Literal["memory", "rate"] | None = None  # Which door shut before the last that came.
+        self.rate_free_ms = 0.0  # Loop time until which the limits of its rate let none pass.
+        self.took = Tokens(0, 0)  # All answers of batches together.
         self.speed_per_s: float | None = None  # Requests finished in a second at full speed; None: not known yet.
         self._away_since_ms: float | None = None
         self._engine, self._clock = engine, clock
@@ -121,6 +125,11 @@ class Admission:
         return asyncio.get_running_loop().time() * 1000
 
     @property
+    def tokens_in_flight(self) -> int:
+        """Of the requests of batches inside, as estimated."""
+        return self._tokens_in_flight
+
+    @property
     def interactive(self) -> int:
         """Requests of people inside the engine."""
         return self.beside.people
@@ -149,9 +158,12 @@ class Admission:
         """Whether a request of about these tokens may enter; if it may later, `wake` is called then."""
         limit = self.window.tokens_limit
         if limit is not None and self.in_flight and self._tokens_in_flight + tokens.total > limit:
+            self.turned_away = "memory"
             return False
         wait_ms = self._engine.wait_ms(tokens)
+        self.turned_away = "rate" if wait_ms > 0 else None
         if wait_ms > 0:
+            self.rate_free_ms = self.loop_ms() + wait_ms
             asyncio.get_running_loop().call_later(wait_ms / 1000, self.wake)
             return False
         self._engine.spend(tokens)
@@ -185,6 +197,7 @@ class Admission:
         """A request of a batch was worked on for so long; it has left already."""
         self._completed += 1
         self._tokens += took.total
+        self.took = Tokens(self.took.input + took.input, self.took.output + took.output)
         self._pace = besides.after_answer(self._pace, latency_ms=ms, output_tokens=took.output)
         inside = self.in_flight + 1
         if 2 * inside < self.window.limit or ms <= 0:
@@ -225,6 +238,7 @@ class Admission:
 
     def starved(self) -> None:
         """There was room, and nothing to take."""
+        self.turned_away = None
         self._was_starved = True
 
     # --- Steering ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ oldest.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
@@ -119,6 +119,11 @@ class Backlog:
     def workspaces(self) -> frozenset[WorkspaceId]:
         """Those that have something waiting."""
         return frozenset(stretch.run.batch.workspace for stretch in self._stretches)
+
+    @property
+    def stretches(self) -> Sequence[Stretch]:
+        """What waits, in no order. Some may be empty."""
+        return self._stretches
 
     def waiting(self) -> dict[str, int]:
         """How many requests wait, by model."""

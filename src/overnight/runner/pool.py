@@ -7,8 +7,8 @@ is the business of `runner.admission`.
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -24,6 +24,7 @@ from overnight.ports.entropy import Entropy
 from overnight.ports.marks import Marks
 from overnight.runner.admission import Admission
 from overnight.runner.backlog import Backlog
+from overnight.runner.leaders import Leaders
 from overnight.runner.segmentrun import Work
 from overnight.wire import message, params, problem, result
 
@@ -38,10 +39,12 @@ class Pool:
         self.admission = Admission(engine, clock=clock)
         self.admission.wake = self.wake
         self.last_trouble = ""  # What the engine said when it was last busy; empty after a success. For health.
+        self.outcomes = Counter[str]()  # Attempts that have ended, by kind of outcome.
         self.name_of: Mapping[str, str] = {}  # What the engine calls models that callers call otherwise.
         self._backlog, self._entropy, self._marks = backlog, entropy, marks
         self._suspects: deque[Work] = deque()  # Each runs alone: see `core.retry.Alone`.
         self._is_alone = False
+        self._leaders = Leaders() if engine.capabilities.charges_cache_writes else None
         self._idle: deque[asyncio.Future[None]] = deque()
         self._lanes = 0
         self._group: asyncio.TaskGroup | None = None
@@ -132,6 +135,8 @@ class Pool:
     def _on_closed(self) -> None:
         if self.is_away:
             self._backlog.release(self)
+            if self._leaders is not None:
+                self._give_back(self._leaders.give_back())
 
     async def _lane(self) -> None:
         task = asyncio.current_task()
@@ -141,6 +146,7 @@ class Pool:
             work.stop = partial(self._interrupt, task)
             self._quiet.clear()
             visit = self.admission.enter(work.tokens)
+            outcome: Outcome | None = None
             try:
                 outcome = await self._attempt(work, visit.on_first_token)
             except asyncio.CancelledError:
@@ -154,8 +160,12 @@ class Pool:
                 work.stop = None
                 was_alone, self._is_alone = self._is_alone, False
                 visit.leave()
+                if self._leaders is not None:
+                    was_answered = isinstance(outcome, Answered)
+                    self._leaders.ended(work, was_answered=was_answered, now_ms=self.admission.loop_ms())
                 if self.in_flight == 0:
                     self._quiet.set()
+            assert outcome is not None, "it did not raise"
             took = self._settle(work, outcome, was_alone=was_alone)
             self._backlog.settle(work, took)
             if took is not None:
@@ -183,15 +193,29 @@ class Pool:
         if self._suspects:
             self._is_alone = not self.in_flight
             return self._suspects.popleft() if self._is_alone else None
-        work = self._backlog.take(self)
+        work = self._next_to_ask()
         if work is None:
             self.admission.starved()
             return None
         if self.admission.admits(work.tokens):
             return work
-        self._backlog.settle(work, None)
-        self._backlog.put_back([work])
+        self._give_back([work])
         return None
+
+    def _next_to_ask(self) -> Work | None:
+        if self._leaders is None:
+            return self._backlog.take(self)
+        now_ms = self.admission.loop_ms()
+        while self._leaders.held < self.limit:
+            work = self._leaders.next() or self._backlog.take(self)
+            if work is None or self._leaders.may_go(work, now_ms=now_ms):
+                return work
+        return None
+
+    def _give_back(self, works: Iterable[Work]) -> None:
+        for work in works:
+            self._backlog.settle(work, None)
+        self._backlog.put_back(works)
 
     async def _attempt(self, work: Work, on_first_token: Callable[[], None]) -> Outcome:
         work.attempt += 1
@@ -217,6 +241,7 @@ class Pool:
 
     def _settle(self, work: Work, outcome: Outcome, *, was_alone: bool) -> Tokens | None:
         """Act on an outcome; what the request took, None if it was not worked on."""
+        self.outcomes[type(outcome).__name__.lower()] += 1
         if isinstance(outcome, Busy):
             self._stand_back(work, outcome)
             return None

@@ -23,8 +23,8 @@ class Work:
     """One request of a run."""
 
     __slots__ = (
-        *("attempt", "custom_id", "deaths", "is_cached", "is_greedy", "max_tokens", "model", "ordinal"),
-        *("params", "run", "size_bytes", "stop", "tokens"),
+        *("attempt", "custom_id", "deaths", "digest", "is_cached", "is_greedy", "max_tokens", "model", "on_row"),
+        *("ordinal", "params", "run", "size_bytes", "stop", "tokens", "twins"),
     )
 
     def __init__(self, run: "SegmentRun", request: Request, ordinal: int) -> None:
@@ -40,6 +40,9 @@ class Work:
         self.tokens = Tokens(0, 0)  # What it was estimated to take when it was taken.
         self.attempt = 0
         self.deaths = 0  # How often an engine was lost while it was inside.
+        self.digest = b""  # Of a leader or follower: see `runner.twins`.
+        self.twins: list[Work] = []  # Those that get its row too.
+        self.on_row: Callable[[Work, Kind | None, bytes], None] | None = None
         self.stop: Callable[[], None] | None = None  # Set while it is inside an engine, by whoever holds it there.
 
     def know(self, batched: Batched) -> None:
@@ -59,10 +62,11 @@ class Work:
 
 
 class Unsaved:
-    """How many bytes of results one worker holds that are in no log yet."""
+    """What one worker has recorded: the bytes that are in no log yet, and rows by kind since it began."""
 
     def __init__(self) -> None:
         self.bytes = 0
+        self.rows = Counter[str]()
         self.some = asyncio.Event()  # Set while there are any.
 
     def change(self, by_bytes: int) -> None:
@@ -134,6 +138,9 @@ class SegmentRun:
         self.lines.append(line)
         self._unsaved.change(len(line))
         self._counter[kind] += 1
+        self._unsaved.rows[kind] += 1
+        if work.on_row is not None:
+            work.on_row(work, kind, line)
         self.check_done()
 
     def check_done(self) -> None:
@@ -180,6 +187,8 @@ class SegmentRun:
         works, self.open = list(self.open.values()), {}
         for work in works:
             work.interrupt()
+            if work.on_row is not None:
+                work.on_row(work, None, b"")
         self.cancel_timers()
 
     def cancel_timers(self) -> None:

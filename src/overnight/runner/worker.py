@@ -6,7 +6,7 @@ checkpoint interval of results.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 from overnight import limits
@@ -23,6 +23,7 @@ from overnight.runner.pool import errored
 from overnight.runner.recorder import Recorder
 from overnight.runner.segmentrun import SegmentRun, Unsaved, Work
 from overnight.runner.tallies import Tallies
+from overnight.runner.twins import Twins
 from overnight.store import segments
 from overnight.store.control import LeasedSegment
 from overnight.store.store import Store
@@ -40,13 +41,23 @@ class Worker:
     """One per process: `run` until drained or cancelled."""
 
     def __init__(
-        self, store: Store, fleet: Fleet, world: World, tallies: Tallies, *, name: str, is_strict: bool = False
+        self,
+        store: Store,
+        fleet: Fleet,
+        world: World,
+        tallies: Tallies,
+        *,
+        name: str,
+        is_strict: bool = False,
+        deduplicates: bool = False,
     ) -> None:
+        """`deduplicates`: requests that are the same to the byte, at temperature 0, are asked once."""
         self.name = name
         self.troubles: dict[str, str] = {}  # What holds work up, in words for health, by what it is.
         self.recorder = Recorder(store, world)
         self._store, self._fleet, self._world, self._tallies = store, fleet, world, tallies
         self._is_strict = is_strict
+        self._twins = Twins(self._queue_orphans) if deduplicates else None
         self._runs: dict[SegmentRef, SegmentRun] = {}
         self._parked: dict[SegmentRef, str] = {}  # The key of its trouble, by segment.
         self._unsaved = Unsaved()
@@ -58,6 +69,21 @@ class Worker:
             pool.attach(may_start=self._may_start)
         fleet.backlog.on_low = self._wake.set
         self._plan = Plan(store, fleet, world)
+
+    @property
+    def runs(self) -> Collection[SegmentRun]:
+        """The segments it has leased."""
+        return self._runs.values()
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """How many rows it has recorded, by kind."""
+        return self._unsaved.rows
+
+    @property
+    def unfinished(self) -> int:
+        """Requests of all unfinished batches, as of the last plan."""
+        return sum(demand.requests for demand in self._plan.demands)
 
     def ring(self, workspace: WorkspaceId) -> None:
         """There may be new work: a batch was created. Not heard while there is enough here, unless it is the only one
@@ -207,8 +233,15 @@ class Worker:
                 ready.append(work)
             else:
                 self._refuse(work, Refused(status=404, type="not_found_error", message=f"model: {work.model}"))
-        self._fleet.backlog.add(ready)
+        self._queue(ready if self._twins is None else self._twins.unasked(ready))
+
+    def _queue(self, works: list[Work]) -> None:
+        self._fleet.backlog.add(works)
         self._wake_pools()
+
+    def _queue_orphans(self, works: list[Work]) -> None:
+        assert self._twins is not None, "only twins have orphans"
+        self._queue(self._twins.unasked(works))
 
     def _refuse(self, work: Work, refused: Refused) -> None:
         work.run.record(work, "errored", errored(work.custom_id, refused))

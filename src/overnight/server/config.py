@@ -68,6 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     strict_version: bool = True  # Refuse requests without anthropic-version, as the hosted API.
     strict_params: bool = False  # Refuse unknown fields in params, as the hosted API.
     requests_per_minute: Annotated[int, Meta(ge=1)] | None = None  # Per workspace, on the batch endpoints.
+    deduplicate: bool = False  # Ask requests that are equal to the byte once, if their temperature is 0.
     weights: dict[str, Annotated[float, Meta(gt=0)]] = {}  # Of workspaces, in the fairness between them.
 
     @property

@@ -67,7 +67,15 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
     try:
         live = await tallies.restored(store)
         name = f"{socket.gethostname()}-{os.getpid()}-{drawn(world.entropy.bytes(6))}"
-        worker = Worker(store, fleet, world, live, name=name, is_strict=settings.strict_params)
+        worker = Worker(
+            store,
+            fleet,
+            world,
+            live,
+            name=name,
+            is_strict=settings.strict_params,
+            deduplicates=settings.deduplicate,
+        )
         yield Context(
             settings=settings,
             store=store,

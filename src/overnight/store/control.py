@@ -106,6 +106,10 @@ class Control(Protocol):
         """The batch and the indexes of its unsealed segments, from one snapshot."""
         ...
 
+    async def open_models(self, batch_id: BatchId) -> list[str]:
+        """The models of the unsealed segments of a batch. Segments of several models do not count."""
+        ...
+
     async def page(
         self, workspace: WorkspaceId, *, limit: int, after: BatchId | None = None, before: BatchId | None = None
     ) -> Page | None:

@@ -114,6 +114,12 @@ def open_segments(sql: sqlite3.Connection, batch_id: BatchId) -> tuple[Batch, li
     return found, [position for (position,) in unsealed]
 
 
+def open_models(sql: sqlite3.Connection, batch_id: BatchId) -> list[str]:
+    """The models of its unsealed segments, each once."""
+    asked = "SELECT DISTINCT model FROM segments WHERE batch_id = ? AND is_sealed = 0 AND model != '' ORDER BY model"
+    return [model for (model,) in sql.execute(asked, (batch_id,))]
+
+
 def page(
     sql: sqlite3.Connection,
     workspace: WorkspaceId,

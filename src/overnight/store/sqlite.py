@@ -78,6 +78,9 @@ class SqliteControl:
     async def open_segments(self, batch_id: BatchId) -> tuple[Batch, list[int]] | None:
         return await self._committer.read(lambda sql: rows.open_segments(sql, batch_id))
 
+    async def open_models(self, batch_id: BatchId) -> list[str]:
+        return await self._committer.read(lambda sql: rows.open_models(sql, batch_id))
+
     async def page(
         self, workspace: WorkspaceId, *, limit: int, after: BatchId | None = None, before: BatchId | None = None
     ) -> Page | None:

@@ -49,10 +49,16 @@ _decode = msgspec.json.Decoder(_Prompt).decode
 class ScriptedEngine(Unlimited):
     """An `Engine`. `calls` counts per text, `log` holds what has ended, `inside` what has not."""
 
-    name = "scripted"
-    capabilities = Capabilities(has_slots=True)
-
-    def __init__(self, script: Script, *, in_flight_max: int = 4) -> None:
+    def __init__(
+        self,
+        script: Script,
+        *,
+        in_flight_max: int = 4,
+        name: str = "scripted",
+        capabilities: Capabilities = Capabilities(has_slots=True),  # noqa: B008  Frozen.
+    ) -> None:
+        self.name, self.capabilities = name, capabilities
+        self.is_up = True  # What a look at it finds.
         self.calls = Counter[str]()
         self.begun: list[tuple[str, float]] = []  # Every call: its text, and loop time.
         self.log: list[Asked] = []
@@ -80,6 +86,9 @@ class ScriptedEngine(Unlimited):
         assert fate.outcome is not None, "a call without an outcome never ends"
         self.log.append(Asked(text, began_s, loop.time(), fate.outcome))
         return fate.outcome
+
+    async def is_there(self) -> bool:
+        return self.is_up
 
     async def models(self) -> Sequence[Model]:
         return [Model(id="scripted", display_name="Scripted")]

@@ -9,7 +9,7 @@ async with night.working():
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
 
@@ -34,7 +34,7 @@ from overnight.wire import params
 from overnight.wire.create import Request
 from overnight.wire.result import Kind
 
-_LOOK_S = 1.0  # Segments are leased this often.
+_LOOK_S = 1.0  # What nothing else wakes is looked at this often.
 
 
 class TellingBacklog(Backlog):
@@ -69,6 +69,7 @@ class Night:
         self._names = count()
         self._group = asyncio.TaskGroup()
         self._sealed = asyncio.Condition()
+        self._wake = asyncio.Event()
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -116,6 +117,7 @@ class Night:
             for one, offset in zip(packed, offsets, strict=True)
         ]
         await self._store.control.create(NewBatch(batch=batch, segments=new, requests_key=requests_key(batch_id)))
+        self._wake.set()
         return batch
 
     async def until_ended(self, batch: Batch) -> Batch:
@@ -155,6 +157,13 @@ class Night:
         """The handoffs that are written down."""
         return await self._store.control.outstanding(self.handoff.engine.name)
 
+    async def until_nothing_is_left(self) -> None:
+        """Return when no handoff is written down."""
+        while True:
+            if not await self.outstanding():
+                return
+            await asyncio.sleep(limits.CHECKPOINT_EVERY_MS / 1000)
+
     # --- Segments ---------------------------------------------------------------------------------------------------
 
     async def _lease(self) -> None:
@@ -166,7 +175,10 @@ class Night:
                 if not taken:
                     break
                 await self._open(name, taken[0])
-            await asyncio.sleep(_LOOK_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._wake.wait()
+            self._wake.clear()
 
     async def _renew(self) -> None:
         while True:
@@ -217,12 +229,14 @@ class Night:
         run.abandon()
         self._forget(run)
         await self._store.control.give_back(name)
+        self._wake.set()
 
     def _forget(self, run: SegmentRun) -> None:
         run.cancel_timers()
         self.backlog.forget(run)
         self.runs.pop(run.lease.segment, None)
         self._workers.pop(run.lease.segment, None)
+        self._wake.set()
 
     async def _save(self) -> None:
         while True:

@@ -168,11 +168,12 @@ class Drive:
         self.ttfts_ms: list[float] = []
         self.answered = self.tokens = self.in_flight = self.tokens_in_flight = self.people = 0
         self._work, self._arrivals = work, people
-        self._seen_answered = self._seen_tokens = 0
+        self._all_answered = self._all_tokens = 0  # Of this period, people's included.
         self._unprefilled = 0
         self._starts: deque[float] = deque()  # Of batch requests, if the engine does not tell the first token.
         self._idle: list[asyncio.Future[None]] = []
         self._lanes: list[asyncio.Task[None]] = []
+        self._visits: set[asyncio.Task[None]] = set()
 
     async def run(self, for_s: float) -> list[Mark]:
         """Keep it full for so long; what is in flight at the end is given up."""
@@ -182,8 +183,8 @@ class Drive:
                 self._fill(group)
                 await self._period()
             arrivals.cancel()
-            for lane in self._lanes:
-                lane.cancel()
+            for task in (*self._lanes, *self._visits):
+                task.cancel()
         return self.marks
 
     def unprefilled(self, prefill_ms: float) -> int:
@@ -236,6 +237,8 @@ class Drive:
         if isinstance(outcome, Answered):
             _, usage = message.as_batch(outcome.message)
             self.answered += 1
+            self._all_answered += 1
+            self._all_tokens += usage.input_tokens + usage.output_tokens
             self.tokens += usage.input_tokens + usage.output_tokens
             self.policy.after_answer((loop.time() - began_s) * 1000, usage.output_tokens, self.in_flight + 1)
         elif isinstance(outcome, Busy):
@@ -245,7 +248,8 @@ class Drive:
     async def _people(self, group: asyncio.TaskGroup) -> None:
         for at_s, sizes in self._arrivals:
             await asyncio.sleep(max(0.0, at_s - asyncio.get_running_loop().time()))
-            self._lanes.append(group.create_task(self._person(sizes)))
+            self._visits.add(visit := group.create_task(self._person(sizes)))
+            visit.add_done_callback(self._visits.discard)
 
     async def _person(self, sizes: Sizes) -> None:
         loop = asyncio.get_running_loop()
@@ -259,8 +263,11 @@ class Drive:
 
         self.people += 1
         self.policy.after_arrival(came_s * 1000)
-        await self.engine.answer(call(sizes, is_batch=False, on_first_token=on_first_token))
+        outcome = await self.engine.answer(call(sizes, is_batch=False, on_first_token=on_first_token))
         self.people -= 1
+        if isinstance(outcome, Answered):
+            self._all_answered += 1
+            self._all_tokens += sizes.input + sizes.output
         self.policy.after_end(loop.time() * 1000)
         self._wake()
 
@@ -269,8 +276,8 @@ class Drive:
         load, now_s = await self.engine.load(), asyncio.get_running_loop().time()
         seen = Period(
             ms=PERIOD_S * 1000,
-            completed=self.answered - self._seen_answered,
-            tokens=self.tokens - self._seen_tokens,
+            completed=self._all_answered,
+            tokens=self._all_tokens,
             in_flight=self.in_flight + self.people,
             tokens_in_flight=self.tokens_in_flight,
             is_saturated=self.policy.is_saturated(self),
@@ -279,6 +286,6 @@ class Drive:
             kv_share=None if load is None else load.kv_share,
             preemptions=None if load is None else load.preemptions,
         )
-        self._seen_answered, self._seen_tokens = self.answered, self.tokens
+        self._all_answered = self._all_tokens = 0
         self.policy.after_period(seen, now_s * 1000)
         self.marks.append(Mark(now_s, self.answered, self.tokens, self.in_flight, self.policy.limit, self.people))

@@ -322,7 +322,8 @@ class StepEngine(Unlimited):
         self._ends.setdefault(request.ends_at, []).append(request)
         if not request.is_told:
             request.is_told = True
-            if request.call.on_first_token is not None and self.capabilities.tells_first_token:
+            is_streamed = request.call.service_tier == "standard"  # People see their first token anyway.
+            if request.call.on_first_token and (is_streamed or self.capabilities.tells_first_token):
                 request.call.on_first_token()
 
     def _answer(self, request: _Request) -> None:

@@ -88,7 +88,7 @@ class Upstream:
         self._calls_log = calls_log
         self._log_file: int | None = None
         self._server: asyncio.Server | None = None
-        self._connections: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._none_left = asyncio.Event()
 
     @property
@@ -97,9 +97,7 @@ class Upstream:
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Self:
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=2048)
-        self.port = self._server.sockets[0].getsockname()[1]
+        await self.listen()
         if self._calls_log is not None:
             self._log_file = os.open(self._calls_log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         return self
@@ -116,11 +114,21 @@ class Upstream:
         if self._log_file is not None:
             os.close(self._log_file)
 
-    def on_made(self, connection: "_Connection") -> None:
+    async def listen(self) -> None:
+        """Take connections; the port stays the same from the first time on."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self.connection, "127.0.0.1", self.port, backlog=2048)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def connection(self) -> "Connection":
+        """What serves one client."""
+        return Connection(self)
+
+    def on_made(self, connection: "Connection") -> None:
         self._connections.add(connection)
         self._none_left.clear()
 
-    def on_lost(self, connection: "_Connection") -> None:
+    def on_lost(self, connection: "Connection") -> None:
         self._connections.discard(connection)
         if not self._connections:
             self._none_left.set()
@@ -135,8 +143,11 @@ class Upstream:
         return self.calls[text]
 
 
-class _Connection(asyncio.Protocol):
-    """One client. Answers one request at a time, in order: clients that pipeline are not served."""
+class Connection(asyncio.Protocol):
+    """One client. Answers one request at a time, in order: clients that pipeline are not served.
+
+    `testing.faultyengine` has one that misbehaves.
+    """
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream

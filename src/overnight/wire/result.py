@@ -35,6 +35,15 @@ def expired(custom_id: str) -> bytes:
     return b'{"custom_id":"%b","result":{"type":"expired"}}\n' % custom_id.encode()
 
 
+def renamed(line: bytes, custom_id: str) -> bytes:
+    """A line of ours, as the row of another request."""
+    name_ends = line.index(b'"', len(_BEGIN))
+    return _BEGIN + custom_id.encode() + line[name_ends:]
+
+
+_BEGIN = b'{"custom_id":"'
+
+
 class _Result(msgspec.Struct, gc=False):
     type: Kind
 

@@ -1,7 +1,7 @@
 """The hosted double of `testing.hosted` inside the event loop: the same service under virtual time, no socket."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from email.utils import formatdate
 from urllib.parse import parse_qsl, urlsplit
 
@@ -20,6 +20,7 @@ class HostedInside:
         """With `has_date`, answers say the time of day of the service."""
         self.hosted = hosted
         self.is_away = False
+        self.after_call: Callable[[], None] = lambda: None
         self.paths: list[tuple[float, str, str]] = []  # Loop time, method and path of every call.
         self._has_date = has_date
 
@@ -58,6 +59,7 @@ class HostedInside:
         sent = {**headers, "x-api-key": self.hosted.key}
         head = Head(method, address.path, dict(parse_qsl(address.query)), sent)
         found = None if service.is_dropped(head) else service.answer(head, body)
+        self.after_call()
         if found is None:
             raise ConnectionLost("the connection broke")
         shown = {name.lower(): value for name, value in found.headers.items()}

@@ -10,7 +10,7 @@ import msgspec
 from overnight import limits
 from overnight.core.batch import Batch
 from overnight.core.lease import Lease, SegmentRef
-from overnight.ids import DEFAULT_WORKSPACE, BatchId
+from overnight.ids import DEFAULT_WORKSPACE, BatchId, WorkspaceId
 from overnight.runner.segmentrun import SegmentRun, Unsaved, Work
 from overnight.store.control import LeasedSegment, NewSegment
 from overnight.wire.create import Request
@@ -18,11 +18,17 @@ from overnight.wire.create import Request
 T0 = 1_780_000_000_000
 
 
-def run_of(count: int, *, done: list[SegmentRun] | None = None, unsaved: Unsaved | None = None) -> SegmentRun:
+def run_of(
+    count: int,
+    *,
+    done: list[SegmentRun] | None = None,
+    unsaved: Unsaved | None = None,
+    workspace: str = DEFAULT_WORKSPACE,
+) -> SegmentRun:
     """A leased segment of so many requests; when it is done it is appended to `done`."""
     batch = Batch(
         id=BatchId("msgbatch_01a"),
-        workspace=DEFAULT_WORKSPACE,
+        workspace=WorkspaceId(workspace),
         api_version="2023-06-01",
         betas="",
         requests=count,

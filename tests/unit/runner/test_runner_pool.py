@@ -19,7 +19,6 @@ from overnight.testing.engines import Fate, ScriptedEngine, answered, by_words
 from overnight.testing.virtualtime import Deadlock, SeededEntropy, VirtualClock, run
 
 
-
 class Case(Pool):
     """A pool with its own backlog."""
 
