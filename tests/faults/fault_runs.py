@@ -55,7 +55,7 @@ def texts(model: str, count: int) -> list[str]:
 
 
 def rows(server: ObservedServer, batch_id: str, count: int) -> dict[str, Any]:
-    """The results of a batch of so many requests once it has ended; each has one row, and the counts are of the rows."""
+    """The results of a batch once it has ended. Every request has one row, and the counts are of the rows."""
     with closing(WireClient(server.url)) as client:
         batch = server.wait_ended(client, batch_id)
         found = client.results(batch_id)

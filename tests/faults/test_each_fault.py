@@ -4,6 +4,7 @@ All faults run beside each other in one server, each with an engine and a batch 
 an engine in trouble holds up nobody else.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -80,4 +81,5 @@ def test_the_speed_is_back_soon_after_a_fault(fault: Fault, nights: dict[str, Ni
         max(engine.calls.values()),
         round(engine.answered_s[-1] - ended_s, 1),
     )
+    print([bisect_left(engine.answered_s, began_s+k)-bisect_left(engine.answered_s, began_s+k-1) for k in range(-4,25)])
     assert back_s < BACK_S

@@ -13,10 +13,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 IDLE_MS = 2_000  # Nobody for this long: the engine is ours.
-BOUND_LEAST, BOUND_MOST = 1.0, 10.0  # Requests. At 10 people wait twice as long as alone and batch work hardly more than without people.
+BOUND_LEAST, BOUND_MOST = (
+    1.0,
+    10.0,
+)  # Requests. At 10 people wait twice as long as alone and batch work hardly more than without people.
 BOUND_BEGUN = 4.0
 RAISE, CUT = 0.02, 0.95  # In rest about one first token in ten of a `bound` of 1 is late, in twenty of 2.
-PATIENCE = 1.5  # Times the floor, if the operator names no target.
+PATIENCE = 1.4  # Times the floor, if the operator names no target.
 BLOCK = 16  # First tokens whose median is one measurement of the floor.
 FLOOR_DRIFT = 1.02  # By which the floor rises with each block that is above it: engines change.
 HEADROOM = 0.1

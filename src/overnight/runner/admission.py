@@ -57,20 +57,20 @@ class Visit:
 class Guest:
     """One request of somebody who waits, inside the engine."""
 
-    def __init__(self, admission: "Admission") -> None:
+    def __init__(self, admission: "Admission", *, shows_first_token: bool) -> None:
         self._admission = admission
         self._began_ms = admission.loop_ms()
-        self._is_served = False
+        self._is_awaited = shows_first_token
 
     def on_first_token(self) -> None:
         """Its first token, or the first that is seen of it, is there."""
-        if not self._is_served:
-            self._is_served = True
+        if self._is_awaited:
+            self._is_awaited = False
             self._admission.served(ttft_ms=self._admission.loop_ms() - self._began_ms)
 
     def leave(self) -> None:
         """It is not inside any more."""
-        self._admission.gone(was_served=self._is_served)
+        self._admission.gone(is_unserved=self._is_awaited)
 
 
 class Admission:
@@ -148,6 +148,8 @@ class Admission:
             return False
         if besides.is_idle(self.beside, now_ms=now_ms):
             return True
+        if not self.in_flight and not self.beside.unserved:
+            return True  # People never stop a batch for good, however few slots there are.
         unprefilled = self._unprefilled(now_ms)
         return (
             besides.room(self.beside, now_ms=now_ms, window=window, in_flight=self.in_flight, unprefilled=unprefilled)
@@ -207,19 +209,19 @@ class Admission:
             self.speed_per_s = seen
         self.speed_per_s += _SPEED_MEMORY * (seen - self.speed_per_s)
 
-    def arrive(self) -> Guest:
+    def arrive(self, *, shows_first_token: bool) -> Guest:
         """A request of somebody who waits goes in."""
-        self.beside = besides.after_arrival(self.beside, now_ms=self.loop_ms())
-        return Guest(self)
+        self.beside = besides.after_arrival(self.beside, shows_first_token=shows_first_token, now_ms=self.loop_ms())
+        return Guest(self, shows_first_token=shows_first_token)
 
     def served(self, *, ttft_ms: float) -> None:
         """Somebody's first token is there."""
         self.beside = besides.after_first_token(self.beside, ttft_ms=ttft_ms, now_ms=self.loop_ms())
         self.wake()
 
-    def gone(self, *, was_served: bool) -> None:
+    def gone(self, *, is_unserved: bool) -> None:
         """Somebody's request is not inside any more."""
-        self.beside = besides.after_end(self.beside, had_first_token=was_served, now_ms=self.loop_ms())
+        self.beside = besides.after_end(self.beside, is_unserved=is_unserved, now_ms=self.loop_ms())
         asyncio.get_running_loop().call_later(besides.IDLE_MS / 1000, self.wake)
         self.wake()
 

@@ -195,7 +195,7 @@ class Backlog:
     def _next_turn(self, taker: Taker) -> _Turn | None:
         self._stretches = [stretch for stretch in self._stretches if stretch.works]
         allowed = [stretch for stretch in self._stretches if self._may_take(taker, stretch)]
-        if sum(len(stretch.works) for stretch in allowed) <= taker.limit:
+        if sum(len(stretch.works) for stretch in allowed) <= sum(other.limit for other in {*self._turns, taker}):
             self.on_low()
         if not allowed:
             self._turns.pop(taker, None)

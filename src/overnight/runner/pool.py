@@ -115,12 +115,12 @@ class Pool:
         await self._quiet.wait()
 
     @contextmanager
-    def interactive(self) -> Iterator[Callable[[], None]]:
-        """Around an interactive request: lanes leave it room. Gives what to call when its first token is there.
-        Overloaded beyond `IN_FLIGHT_INTERACTIVE_MAX`."""
+    def interactive(self, *, shows_first_token: bool = False) -> Iterator[Callable[[], None]]:
+        """Around an interactive request: lanes leave it room. Gives what to call when its first token is there, if
+        that will be seen. Overloaded beyond `IN_FLIGHT_INTERACTIVE_MAX`."""
         if self.interactive_in_flight >= limits.IN_FLIGHT_INTERACTIVE_MAX:
             raise Overloaded("too many requests at once; try again shortly", retry_after_s=1)
-        guest = self.admission.arrive()
+        guest = self.admission.arrive(shows_first_token=shows_first_token)
         try:
             yield guest.on_first_token
         finally:

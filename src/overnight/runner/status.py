@@ -144,11 +144,11 @@ def held_by(pool: Pool, *, now_ms: int) -> Door:
     limit, inside = admission.window.limit, admission.in_flight
     gate_room = gates.room(admission.gate, now_ms=admission.loop_ms(), in_flight_max=limit)
     is_off_peak = admission.share < 1.0 and inside >= math.ceil(admission.share * limit)
-    by_clock: Door = "signal" if offpeak.is_open(admission.hours, now_ms) else "hours"
+    is_dear = not admission.is_cheap and offpeak.is_open(admission.hours, now_ms)
     doors: tuple[tuple[Door, bool], ...] = (
         ("away", admission.is_away),
         ("gate", inside >= gate_room < limit),
-        (by_clock, is_off_peak),
+        ("signal" if is_dear else "hours", is_off_peak),
         ("window", inside >= limit),
         ("people", not admission.has_room()),
         ("memory", admission.turned_away == "memory"),
@@ -171,7 +171,7 @@ def _held(pool: Pool, door: Door, *, now_ms: int) -> str:
         case "hours":
             meanwhile = f"; until then {admission.share:.0%} of it, for deadlines" if admission.share else ""
             said = offpeak.shown(admission.hours, now_ms) + meanwhile
-        case "signal" if (meter := admission.meter) is not None:
+        case "signal" if (meter := admission.meter) is not None and meter.value is not None:
             said = f"waits until its signal is at most {meter.signal.at_most:g}; it is {meter.value:g}"
         case "window":
             said = f"is full: {admission.in_flight:,} requests are inside"

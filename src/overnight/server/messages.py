@@ -39,7 +39,8 @@ async def create(http_request: HttpRequest) -> Response:
         pool, call = way.pool, _call(http_request, body, way)
         if prompt.stream:
             return await _streamed(http_request, _pieces(pool, call, held.pop_all()))
-        with pool.interactive() as on_first_token:
+        tells = pool.engine.capabilities.tells_first_token
+        with pool.interactive(shows_first_token=tells) as on_first_token:
             told = replace(call, on_first_token=on_first_token)
             outcome = await _unless_gone(http_request, pool.engine.answer(told))
     match outcome:
@@ -123,7 +124,7 @@ async def _streamed(http_request: HttpRequest, pieces: AsyncGenerator[bytes, Non
 
 async def _pieces(pool: Pool, call: Call, held: AsyncExitStack) -> AsyncGenerator[bytes, None]:
     async with held, aclosing(pool.engine.stream(call)) as pieces:
-        with pool.interactive() as on_first_token:
+        with pool.interactive(shows_first_token=True) as on_first_token:
             async for piece in pieces:
                 on_first_token()
                 yield piece

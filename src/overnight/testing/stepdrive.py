@@ -158,14 +158,15 @@ def bursts(typical: Sizes, *, per_s: float, seed: int, long_s: float = 40.0) -> 
 
 
 class Drive:
-    """One engine under one policy. `marks` has an entry per period, `ttfts_ms` one per person who was served."""
+    """One engine under one policy. `marks` has an entry per period, `ttfts_ms` one per
+    person who was served: when they came, in seconds, and how long they waited."""
 
     def __init__(
         self, engine: Engine, policy: Policy, work: Iterator[Sizes], people: Iterable[tuple[float, Sizes]] = ()
     ) -> None:
         self.engine, self.policy = engine, policy
         self.marks: list[Mark] = []
-        self.ttfts_ms: list[float] = []
+        self.ttfts_ms: list[tuple[float, float]] = []
         self.answered = self.tokens = self.in_flight = self.tokens_in_flight = self.people = 0
         self._work, self._arrivals = work, people
         self._all_answered = self._all_tokens = 0  # Of this period, people's included.
@@ -257,7 +258,7 @@ class Drive:
 
         def on_first_token() -> None:
             ttft_ms = (loop.time() - came_s) * 1000
-            self.ttfts_ms.append(ttft_ms)
+            self.ttfts_ms.append((came_s, ttft_ms))
             self.policy.after_first_token(ttft_ms, loop.time() * 1000)
             self._wake()
 
