@@ -30,7 +30,7 @@ class Gradient2(Policy):
 
 
 class Vegas(Policy):
-    """Netflix Vegas: as many queued as the lowest latency ever seen says, between 3 and 6 times log10 of the limit."""
+    """Netflix Vegas: as many queued, by the lowest latency ever seen, as 3 to 6 times log10 of the limit."""
 
     def __init__(self) -> None:
         super().__init__(20)

@@ -2,9 +2,10 @@
 
 A flag of priority does not protect them: what was admitted runs, and each of its prompts stands in every step in
 which somebody waits. So what counts is how many batch requests are inside and not yet prefilled, `bound` of them at
-most while people are around (performance.md, section 0, numbers 3 and 4). The bound is found by their time to first
-token: a little more with each that comes in time, a cut with each that is late, so that few are late. Nobody there
-for two seconds: no bound at all.
+most while people are around (performance.md, section 0, numbers 3 and 4), and none starts while somebody has no first
+token: at the same throughput that takes a fifth off the longest waits. The bound is found by the time to first token:
+a little more with each that comes in time, a cut with one that is late, so that few are. Nobody there for two seconds:
+no bound at all.
 """
 
 from math import exp2, inf
@@ -18,12 +19,12 @@ BOUND_LEAST, BOUND_MOST = (
     10.0,
 )  # Requests. At 10 people wait twice as long as alone and batch work hardly more than without people.
 BOUND_BEGUN = 4.0
-RAISE, CUT = 0.02, 0.95  # In rest about one first token in ten of a `bound` of 1 is late, in twenty of 2.
+RAISE, CUT = 0.02, 0.95  # At rest one in ten first tokens is late at a bound of 4, one in twenty at 8.
 PATIENCE = 1.4  # Times the floor, if the operator names no target.
 BLOCK = 16  # First tokens whose median is one measurement of the floor.
 FLOOR_DRIFT = 1.02  # By which the floor rises with each block that is above it: engines change.
-HEADROOM = 0.1
-RESERVE_SHARE = 0.5  # Of the window, at most, is kept free.
+HEADROOM = 0.1  # Of the most people at once lately: who comes next finds a slot before one falls free.
+RESERVE_SHARE = 0.5  # Of the window, at most, is kept free for who may come.
 RESERVE_DECAY_MS = 30_000  # Time in which the peak of people at once is forgotten by half.
 
 
@@ -103,7 +104,7 @@ def room(beside: Beside, *, now_ms: float, window: int, in_flight: int, unprefil
 
 
 def reserved(beside: Beside, *, window: int, now_ms: float) -> int:
-    """How much of the window is people's: the most of them at once lately and one, but half of it at most."""
+    """How much of the window is people's: who is there, and room for those who may come in the time of a step."""
     return beside.people + min(1 + int(HEADROOM * _peak(beside, now_ms)), int(window * RESERVE_SHARE))
 
 

@@ -17,7 +17,7 @@ from math import ceil, hypot, sqrt
 from msgspec import Struct
 from msgspec.structs import replace
 
-START = 32  # Requests.
+START = 32  # Requests. An engine of a few slots has few too many, a GPU is full after five doublings.
 WAITING_SHARE = 0.1  # Of those that run: the next ones are there when a step has room.
 GROWTH = 1.1  # While nobody waits, but somebody once did.
 CUT = 0.75  # What a refusal leaves (AIMD as in NVIDIA NeMo Data Designer, whose ceiling memory is the one below).
@@ -31,7 +31,7 @@ RAMP = 2.0  # First step of a probe; a step that fails is followed by its root.
 STEP = 1.25  # Smallest step of a probe: what it brings must stand out of the noise.
 GAIN = 0.075  # What a larger window must bring: ln 1.03 / ln 1.5, 3 % more for half as much again.
 GAIN_RAMPING = 0.15  # The same while doubling, when measurements are short.
-SURE = 1.5  # Deviations.
+SURE = 1.5  # Deviations by which a measurement is clear before its time.
 WORK_DEVIATION = 0.5  # Of what one request takes, as a share of the mean: lengths of answers are about exponential.
 LONGEST = 4  # Turns of the window that a measurement takes at most.
 RESTS = 2  # Turns of the window at the best so far after a probe that failed: both are measured again.
@@ -158,7 +158,7 @@ def _by_goodput(window: Window, now_ms: float) -> Window:
     least = max(ENOUGH, window.limit // 2) if window.is_ramping else max(2 * ENOUGH, window.limit)
     if window.completed < least:
         return window
-    rate = window.tokens / window.ms
+    rate = (window.tokens + window.completed) / window.ms  # An engine that tells no tokens: requests.
     if not window.base:
         return _probed(_based(window, rate), now_ms)
     if window.limit == window.base:
@@ -207,11 +207,12 @@ def _probed(window: Window, now_ms: float) -> Window:
 
 
 def _by_memory(window: Window, seen: Period) -> Window:
-    """How many tokens fit, from what is used now. Requests that were thrown out: a quarter fewer than there are."""
+    """How many tokens fit, from what is used now. Requests that were thrown out: a quarter fewer than there are, and
+    nothing more until those have gone."""
     limit, inside = window.tokens_limit, seen.tokens_in_flight
     thrown_out = 0 if seen.preemptions is None else seen.preemptions - window.preemptions
     if thrown_out > 0 and window.has_looked and inside:
-        limit = CUT * inside
+        limit = CUT * inside if limit is None or inside <= limit else limit
     elif seen.kv_share is not None and seen.kv_share < KV_TELLS:
         limit = None
     elif seen.kv_share is not None and seen.running and inside:

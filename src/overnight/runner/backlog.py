@@ -101,6 +101,17 @@ class Backlog:
             else:
                 self._stretches.append(Stretch(work.run, work.model, [work]))
 
+    def put_last(self, work: Work) -> None:
+        """A request whose attempt broke: behind the others of its stretch, so that an engine which breaks everything
+        is tried with another one each time, and no request uses up its attempts on it."""
+        if not work.is_open:
+            return
+        for stretch in reversed(self._stretches):
+            if _is_of(stretch, work):
+                stretch.works.append(work)
+                return
+        self._stretches.append(Stretch(work.run, work.model, [work]))
+
     def forget(self, run: SegmentRun) -> None:
         """Nothing of this run waits any more."""
         self._stretches = [stretch for stretch in self._stretches if stretch.run is not run]

@@ -293,7 +293,7 @@ class Pool:
             asyncio.get_running_loop().call_later(delay_ms / 1000, self._return, work)
 
     def _return(self, work: Work) -> None:
-        self._backlog.put_back([work])
+        self._backlog.put_last(work)
         self.wake()
 
     def _stand_back(self, work: Work, busy: Busy) -> None:

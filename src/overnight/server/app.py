@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
-from overnight.server import answers, batches, health, messages, models, openapi, results
+from overnight.server import answers, batches, health, messages, metrics, models, openapi, results, status
 from overnight.server.context import Context
 
 ROUTES = (
@@ -23,7 +23,9 @@ ROUTES = (
     ("POST", "/v1/messages/count_tokens", messages.count_tokens),
     ("GET", "/v1/models", models.page),
     ("GET", "/v1/models/{model_id:path}", models.retrieve),
+    ("GET", "/v1/overnight/status", status.status),
     ("GET", "/health", health.health),
+    ("GET", "/metrics", metrics.metrics),
     ("GET", "/openapi.json", openapi.document),
 )
 

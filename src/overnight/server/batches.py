@@ -13,7 +13,7 @@ from overnight import ids, limits
 from overnight.core.batch import Batch, Tally
 from overnight.errors import InvalidRequest, NotFound
 from overnight.ids import BatchId, WorkspaceId
-from overnight.server import answers, context, receive, urls
+from overnight.server import answers, context, receive, status, urls
 from overnight.server.context import Context
 from overnight.server.ingest import Origin, ingest
 from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch, RequestCounts, rfc3339, rfc3339_or_none
@@ -40,9 +40,11 @@ async def create(http_request: HttpRequest) -> Response:
 
 
 async def retrieve(http_request: HttpRequest) -> Response:
-    """GET /v1/messages/batches/{id}."""
-    batch, live = await _with_live_counts(context.admit(http_request), http_request)
+    """GET /v1/messages/batches/{id}; with a header that says why, while nothing of it runs."""
+    workspace = context.admit(http_request)
+    batch, live = await _with_live_counts(workspace, http_request)
     headers = {} if batch.status == "ended" else {"retry-after": str(limits.POLL_AFTER_S)}
+    headers |= await status.waiting(context.of(http_request), batch, workspace)
     return answers.json(view(batch, http_request, live=live), headers=headers)
 
 

@@ -4,12 +4,13 @@ https://prometheus.io/docs/instrumenting/exposition_formats/. Everything is read
 cost nothing more. No workspace and no prompt is in it; models are named, as many as `_MODELS_MAX`.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_1_0_0
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.requests import Request as HttpRequest
@@ -26,6 +27,7 @@ from overnight.server.context import Context
 _MODELS_MAX = 100  # Label values of `model`; the rest is one more, "other". Clients choose these names.
 _OUTCOMES = ("answered", "refused", "busy", "broken")
 _ROWS = ("succeeded", "errored", "canceled", "expired")
+_HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(:[0-9]+)?")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
 
 # Name behind `overnight_engine_`, what it says, and the field of `EngineStatus`.
@@ -55,19 +57,21 @@ class Counted(NamedTuple):
 
 
 async def metrics(http_request: HttpRequest) -> Response:
-    """200 with all metrics. Where keys are set it needs any of them, unless somebody on this machine asks directly."""
+    """200 with all metrics. Where keys are set it needs one, unless somebody on this machine asks directly."""
     if not _is_near(http_request):
         context.workspace_of(http_request)
     text = rendered(*_read(context.of(http_request)))
-    return Response(text, media_type=CONTENT_TYPE_PLAIN_1_0_0)
+    return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _is_near(http_request: HttpRequest) -> bool:
     """Whether a process on this machine asks, for itself and not for a client of a proxy."""
     client = http_request.client
     is_forwarded = any(name in http_request.headers for name in _FORWARDED)
-    host = http_request.url.hostname or ""
-    return client is not None and is_loopback(client.host) and is_loopback(host) and not is_forwarded
+    host = _HOST.fullmatch(http_request.headers.get("host", ""))
+    if client is None or host is None or is_forwarded:
+        return False
+    return is_loopback(client.host) and is_loopback(host["name"].strip("[]"))
 
 
 def _read(here: Context) -> tuple[Status, Sequence[Counted], Mapping[str, int]]:

@@ -1,21 +1,14 @@
 """GET /openapi.json: the interface as a document. Answers are described by the structs that write them."""
 
 from functools import cache
-from typing import Any, TypeAlias
 
-import msgspec
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from overnight import __version__, limits
 from overnight.server import answers, context
-from overnight.server.health import Health
-from overnight.server.models import ModelInfo, ModelPage
-from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch
-from overnight.wire.create import CUSTOM_ID_PATTERN
-from overnight.wire.problem import Problem
-
-Json: TypeAlias = dict[str, Any]
+from overnight.server import openapischemas as schemas
+from overnight.server.openapischemas import Json, ref
 
 
 async def document(http_request: HttpRequest) -> Response:
@@ -36,7 +29,9 @@ def described(*, needs_key: bool, needs_version: bool) -> Json:
         "/v1/messages/count_tokens": {"post": _count_tokens()},
         "/v1/models": {"get": _models()},
         "/v1/models/{model_id}": {"get": _model()},
+        "/v1/overnight/status": {"get": _status()},
         "/health": {"get": _health()},
+        "/metrics": {"get": _metrics()},
         "/openapi.json": {"get": _openapi()},
     }
     schemes: list[Json] = [{"api_key": []}, {"bearer": []}] if needs_key else []
@@ -51,7 +46,7 @@ def described(*, needs_key: bool, needs_version: bool) -> Json:
         "security": schemes,
         "paths": paths,
         "components": {
-            "schemas": _schemas(),
+            "schemas": schemas.schemas(),
             "parameters": {"version": {**_VERSION, "required": needs_version}, "betas": _BETAS},
             "headers": _HEADERS,
             "responses": {name: _error(said, status=status) for name, (status, said) in _ERRORS.items()},
@@ -88,7 +83,8 @@ def _list() -> Json:
 
 
 def _retrieve() -> Json:
-    answer = _json("MessageBatch", "The batch. `retry-after` is there until it has ended.", "retry-after")
+    said = "The batch. `retry-after` is there until it has ended, `overnight-waiting` while nothing of it runs."
+    answer = _json("MessageBatch", said, "retry-after", "overnight-waiting")
     return {
         "operationId": "retrieve_batch",
         "summary": "Retrieve a batch",
@@ -121,7 +117,7 @@ def _results() -> Json:
     answer = {
         "description": "One ResultLine a line, one line a request, in any order. Gzip, if that is accepted.",
         "headers": _headers("content-length"),
-        "content": {"application/x-jsonl": {"schema": {"type": "string"}, "x-line-schema": _ref("ResultLine")}},
+        "content": {"application/x-jsonl": {"schema": {"type": "string"}, "x-line-schema": ref("ResultLine")}},
     }
     return {
         "operationId": "batch_results",
@@ -186,6 +182,29 @@ def _health() -> Json:
     }
 
 
+def _status() -> Json:
+    return {
+        "operationId": "status",
+        "summary": "What the engines do, and what waits",
+        "description": "An extension. A key sees, of what waits, what is of its workspace.",
+        "responses": {"200": _json("Status", "As it is now."), **_errors("401", "500")},
+    }
+
+
+def _metrics() -> Json:
+    answer = {
+        "description": "The text format of Prometheus.",
+        "headers": _headers(),
+        "content": {"text/plain": {"schema": {"type": "string"}}},
+    }
+    return {
+        "operationId": "metrics",
+        "summary": "Metrics",
+        "description": "Needs no key if asked on the machine itself.",
+        "responses": {"200": answer, **_errors("401", "500")},
+    }
+
+
 def _openapi() -> Json:
     answer = _json("Message", "OpenAPI 3.1.")
     answer["content"]["application/json"]["schema"] = {"type": "object", "required": ["openapi", "info", "paths"]}
@@ -200,12 +219,8 @@ def _openapi() -> Json:
 # --- Parts ----------------------------------------------------------------------------------------------------------
 
 
-def _ref(name: str, kind: str = "schemas") -> Json:
-    return {"$ref": f"#/components/{kind}/{name}"}
-
-
 def _headers(*more: str) -> Json:
-    return {name: _ref(name, "headers") for name in ("request-id", "anthropic-workspace-id", *more)}
+    return {name: ref(name, "headers") for name in ("request-id", "anthropic-workspace-id", *more)}
 
 
 def _json(schema: str, said: str, *headers: str) -> Json:
@@ -213,7 +228,7 @@ def _json(schema: str, said: str, *headers: str) -> Json:
     return {
         "description": said,
         "headers": _headers(*headers),
-        "content": {"application/json": {"schema": _ref(schema)}},
+        "content": {"application/json": {"schema": ref(schema)}},
     }
 
 
@@ -225,11 +240,11 @@ def _error(said: str, *, status: str) -> Json:
 
 
 def _errors(*statuses: str) -> Json:
-    return {status: _ref(name, "responses") for name, (status, _) in _ERRORS.items() if status in statuses}
+    return {status: ref(name, "responses") for name, (status, _) in _ERRORS.items() if status in statuses}
 
 
 def _body(schema: str) -> Json:
-    return {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
+    return {"required": True, "content": {"application/json": {"schema": ref(schema)}}}
 
 
 def _text(name: str, place: str) -> Json:
@@ -256,12 +271,13 @@ _HEADERS: dict[str, Json] = {
     "anthropic-workspace-id": {"schema": {"type": "string", "pattern": "^wrkspc_[0-9A-Za-z]+$"}},
     "retry-after": _SECONDS,
     "required-retry-after": {**_SECONDS, "required": True},
+    "overnight-waiting": {"schema": {"type": "string"}, "description": "Why nothing of it runs, for people."},
     "x-should-retry": {"schema": {"enum": ["true", "false"]}},
     "content-length": {"schema": {"type": "integer", "minimum": 0}, "description": "Bytes."},
 }
 _VERSION: Json = {"name": "anthropic-version", "in": "header", "schema": {"enum": list(context.API_VERSIONS)}}
 _BETAS: Json = {**_text("anthropic-beta", "header"), "description": "A comma-separated list, for the engine."}
-_ASKED = [_ref("version", "parameters"), _ref("betas", "parameters")]
+_ASKED = [ref("version", "parameters"), ref("betas", "parameters")]
 _BATCH_ID: Json = {**_text("batch_id", "path"), "required": True}
 _IDEMPOTENCY_KEY: Json = {
     "name": "idempotency-key",
@@ -286,99 +302,4 @@ _PAGING: list[Json] = [
 _LINKS: Json = {
     operation: {"operationId": operation, "parameters": {"batch_id": "$response.body#/id"}}
     for operation in ("retrieve_batch", "cancel_batch", "batch_results", "delete_batch")
-}
-
-
-# --- Schemas --------------------------------------------------------------------------------------------------------
-
-
-def _schemas() -> dict[str, Json]:
-    _, found = msgspec.json.schema_components(
-        (MessageBatch, BatchPage, DeletedBatch, Problem, ModelInfo, ModelPage, Health),
-        ref_template="#/components/schemas/{name}",
-    )
-    for schema in found.values():
-        schema["required"] = list(schema["properties"])  # Defaults are written like any other value.
-        for value in schema["properties"].values():
-            value.pop("default", None)
-    return {**found, **_REQUEST_SCHEMAS, **_ANSWER_SCHEMAS}
-
-
-def _object(required: dict[str, Json], optional: dict[str, Json] | None = None) -> Json:
-    return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
-
-
-_TEXT: Json = {"type": "string"}
-_COUNT: Json = {"type": "integer", "minimum": 0}
-_BLOCKS: Json = {"type": "array", "items": _object({"type": _TEXT})}
-_TURN: Json = {
-    "description": "An assistant's turn may be empty only if it is the last.",
-    "oneOf": [
-        _object(
-            {
-                "role": {"const": "user"},
-                "content": {"anyOf": [{**_TEXT, "minLength": 1}, {**_BLOCKS, "minItems": 1}]},
-            }
-        ),
-        _object({"role": {"const": "assistant"}, "content": {"anyOf": [_TEXT, _BLOCKS]}}),
-    ],
-}
-_SYSTEM: Json = {"anyOf": [_TEXT, {"type": "array", "items": _object({"type": {"const": "text"}})}, {"type": "null"}]}
-_PROMPT: dict[str, Json] = {"model": _TEXT, "messages": {"type": "array", "minItems": 1, "items": _TURN}}
-_STREAM: Json = {"type": ["boolean", "null"]}
-
-_REQUEST_SCHEMAS: dict[str, Json] = {
-    "CreateBody": _object(
-        {
-            "requests": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": limits.BATCH_REQUESTS_MAX,
-                "description": "No two of them have the same `custom_id`.",
-                "items": _object(
-                    {
-                        "custom_id": {
-                            "type": "string",
-                            "pattern": CUSTOM_ID_PATTERN,
-                            "minLength": 1,
-                            "maxLength": limits.CUSTOM_ID_LENGTH_MAX,
-                        },
-                        "params": {"type": "object", "description": "A MessagesBody without `stream`."},
-                    }
-                ),
-            }
-        }
-    ),
-    "MessagesBody": _object(
-        {**_PROMPT, "max_tokens": {"type": "integer", "minimum": 1}}, {"system": _SYSTEM, "stream": _STREAM}
-    ),
-    "CountBody": _object(_PROMPT, {"system": _SYSTEM, "stream": _STREAM}),
-}
-
-_ANSWER_SCHEMAS: dict[str, Json] = {
-    "Message": _object(
-        {
-            "id": _TEXT,
-            "type": {"const": "message"},
-            "role": {"const": "assistant"},
-            "model": _TEXT,
-            "content": _BLOCKS,
-            "stop_reason": {"type": ["string", "null"]},
-            "stop_sequence": {"type": ["string", "null"]},
-            "usage": _object({"input_tokens": _COUNT, "output_tokens": _COUNT}),
-        }
-    ),
-    "TokenCount": _object({"input_tokens": _COUNT}),
-    "ResultLine": _object(
-        {
-            "custom_id": _TEXT,
-            "result": {
-                "oneOf": [
-                    _object({"type": {"const": "succeeded"}, "message": _ref("Message")}),
-                    _object({"type": {"const": "errored"}, "error": _ref("Problem")}),
-                    _object({"type": {"enum": ["canceled", "expired"]}}),
-                ]
-            },
-        }
-    ),
 }

@@ -96,12 +96,13 @@ class _Shared(PrefixCache):
 
 
 class Replica(StepEngine):
-    """A step engine that counts: tokens of prompts asked for, and what each workspace got (`schedule.cost`)."""
+    """A step engine that counts: tokens of prompts asked for, and what each workspace got (`schedule.cost`).
 
-    def __init__(self, profile: Profile, *, name: str = "replica", cache_tokens: int = 0) -> None:
-        has_slots = profile.slots < 64
-        most = profile.slots if has_slots else 4_096
-        super().__init__(profile, name=name, in_flight_max=most, has_slots=has_slots)
+    Its window is fixed, so that what is measured is the order of requests and nothing else.
+    """
+
+    def __init__(self, profile: Profile, *, name: str = "replica", cache_tokens: int = 0, window: int = 64) -> None:
+        super().__init__(profile, name=name, in_flight_max=window, has_slots=True)
         self.input_tokens = 0
         self.cost_of: Counter[str] = Counter()
         self.is_mute = False  # It tells no usage that anything could be learnt from.
@@ -159,6 +160,7 @@ class Drive:
             engine.is_mute = rule.is_in_requests
         self.fleet = Fleet(routes, world, weights=weights)
         self._open: dict[BatchId, tuple[Submitted, list[Cut]]] = {}
+        self._unleased = 0  # Segments.
         self._runs: set[SegmentRun] = set()
         self._low, self._all_ended = asyncio.Event(), asyncio.Event()
         self.fleet.backlog.on_low = self._low.set
@@ -216,6 +218,7 @@ class Drive:
             for part in cuts
         ]
         self._open[batch.id] = (item, cuts)
+        self._unleased += len(cuts)
         await self._control.create(NewBatch(batch=batch, segments=new, requests_key="simulated"))
         asyncio.get_running_loop().call_later(item.lasts_s, self._expire, batch)
         self._low.set()
@@ -243,6 +246,7 @@ class Drive:
             Request(str(place), Raw(stepdrive.call(sizes).params + of)) for place, sizes in given
         )
         self._runs.add(segment_run)
+        self._unleased -= 1
         segment_run.is_started = True
         if (kind := kind_of_unfinished(leased.batch, now_ms=self.clock.now_ms())) is not None:
             segment_run.close_all(kind)
@@ -308,7 +312,7 @@ class Drive:
         while True:
             await asyncio.sleep(1.0)
             waiting = self.fleet.backlog.waiting()
-            is_waiting = any(waiting.values()) or any(cuts for _, cuts in self._open.values())
+            is_waiting = self._unleased > 0 or any(waiting.values())
             self.samples += 1
             self.holes += is_waiting and any(pool.in_flight < pool.limit for pool in self.fleet.pools)
 

@@ -7,7 +7,7 @@ from overnight.core import gate as gates
 from overnight.core import lease as leases
 from overnight.core import ratelimit, retry
 from overnight.core.lease import SegmentRef
-from overnight.core.retry import Again, Answered, Broken, Budget, Record, Refused
+from overnight.core.retry import Again, Alone, Answered, Broken, Budget, Record, Refused
 from overnight.ids import BatchId
 
 T0 = 1_780_000_000_000
@@ -89,6 +89,37 @@ def test_a_later_reply_of_the_same_burst_may_ask_for_longer() -> None:
     assert (longer.closed_until_ms, longer.bursts) == (9_010, 1)
 
 
+def _broken(gate: gates.Gate, times: int, *, now_ms: float = 0.0) -> gates.Gate:
+    for _ in range(times):
+        gate = gates.after_broken(gate, now_ms=now_ms, jitter=1.0)
+    return gate
+
+
+def test_fewer_broken_attempts_than_the_breaker_takes_close_nothing() -> None:
+    gate = _broken(gates.OPEN, limits.BREAKER_FAILURES - 1)
+    assert gates.room(gate, now_ms=0.0, in_flight_max=64) == 64
+
+
+def test_so_many_in_a_row_close_the_gate_and_one_tries_it() -> None:
+    gate = _broken(gates.OPEN, limits.BREAKER_FAILURES)
+    assert gate.closed_until_ms == limits.RETRY_DELAY_MS
+    assert gates.room(gate, now_ms=0.0, in_flight_max=64) == 0
+    assert gates.room(gate, now_ms=gate.closed_until_ms, in_flight_max=64) == 1
+
+
+def test_those_that_were_inside_lengthen_no_pause_and_a_failed_try_doubles_it() -> None:
+    gate = _broken(gates.OPEN, limits.BREAKER_FAILURES + 30)
+    assert gate.closed_until_ms == limits.RETRY_DELAY_MS
+    again = _broken(gate, 1, now_ms=gate.closed_until_ms)
+    assert again.closed_until_ms == gate.closed_until_ms + 2 * limits.RETRY_DELAY_MS
+
+
+def test_a_broken_attempt_ends_a_pause_for_being_busy() -> None:
+    """It was taken, so there is room."""
+    busy = gates.after_busy(gates.OPEN, now_ms=0.0, asked_ms=None, jitter=1.0)
+    assert gates.room(_broken(busy, 1, now_ms=1.0), now_ms=1.0, in_flight_max=64) == 64
+
+
 # --- retry --------------------------------------------------------------------------------------------------------
 
 
@@ -98,6 +129,34 @@ def test_a_later_reply_of_the_same_burst_may_ask_for_longer() -> None:
 @pytest.mark.parametrize("attempt", [1, limits.ATTEMPTS_MAX])
 def test_an_answer_and_a_refusal_are_final(outcome: Answered | Refused, attempt: int) -> None:
     assert retry.decide(outcome, attempt=attempt, budget=PLENTY, jitter=0.5) == Record(outcome)
+
+
+LOST = Broken(reason="the connection broke", is_lost=True)
+
+
+@pytest.mark.parametrize(
+    ("deaths", "was_alone", "expected"),
+    [
+        pytest.param(1, False, Again, id="once: an engine may be restarted"),
+        pytest.param(limits.DEATHS_MAX, False, Alone, id="as often as the limit: suspect"),
+        pytest.param(limits.DEATHS_MAX + 1, False, Alone, id="still not proven, for others were there"),
+        pytest.param(limits.DEATHS_MAX + 1, True, Record, id="and once more, alone: its own doing"),
+        pytest.param(1, True, Again, id="alone by chance, the first time"),
+    ],
+)
+def test_a_request_that_kills_engines_runs_alone_and_is_then_given_up(
+    deaths: int, was_alone: bool, expected: type[Again | Alone | Record]
+) -> None:
+    decision = retry.decide(LOST, attempt=deaths, budget=PLENTY, jitter=0.5, deaths=deaths, was_alone=was_alone)
+    assert isinstance(decision, expected)
+    if isinstance(decision, Record):
+        assert isinstance(decision.outcome, Refused)
+        assert (decision.outcome.status, decision.outcome.type) == (500, "api_error")
+
+
+def test_a_suspect_that_is_only_refused_or_broken_is_treated_like_any_other() -> None:
+    decision = retry.decide(Broken(reason="500"), attempt=3, budget=PLENTY, jitter=0.5, deaths=9, was_alone=True)
+    assert isinstance(decision, Again)
 
 
 @pytest.mark.parametrize(("attempt", "longest_ms"), [(1, 1_000), (2, 2_000), (3, 4_000), (4, 8_000), (5, 16_000)])
