@@ -95,6 +95,11 @@ def _said(error: Exception, code: int) -> int:
     return code
 
 
+def printable(said: str) -> str:
+    """What a server said, in one line and without signs that could lead a terminal."""
+    return "".join(sign if sign.isprintable() else "?" for sign in said)
+
+
 def loaded(file: Path, *, model: str = "", limit: int | None = None) -> Job:
     """The job of a file, as the options change it."""
     job = Job.load(file)

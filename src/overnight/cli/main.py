@@ -28,6 +28,7 @@ _COMMANDS = {
     "results": "overnight.cli.results",
     "estimate": "overnight.cli.estimate",
     "cancel": "overnight.cli.cancel",
+    "engines": "overnight.cli.engines",
     "init": "overnight.cli.init",
 }
 

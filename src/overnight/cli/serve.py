@@ -9,6 +9,7 @@ import click
 import uvloop
 
 from overnight.cli.settings import settings_from, settings_options
+from overnight.core import offpeak
 from overnight.ports.world import World
 from overnight.server.config import Settings
 from overnight.server.serve import serve as serve_forever
@@ -39,12 +40,16 @@ def run(settings: Settings, world: World) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve_forever(settings, world, on_ready=lambda url: _announce(url, settings)))
+        runner.run(serve_forever(settings, world, on_ready=lambda url: _announce(url, settings, world)))
 
 
-def _announce(url: str, settings: Settings) -> None:
+def _announce(url: str, settings: Settings, world: World) -> None:
     engines = ", ".join(engine.spec for engine in settings.engines)
     click.echo(f"overnight is ready on {url} (engines: {engines}; data: {Path(settings.data).absolute()})")
+    for engine in settings.engines:
+        if engine.hours:
+            hours = offpeak.parse(engine.hours, engine.time_zone)
+            click.echo(f"engine {engine.spec} {offpeak.shown(hours, world.clock.now_ms())}")
     if [engine.spec for engine in settings.engines] == ["embedded"]:
         click.echo(
             "The embedded model answers every claude-* name. It is very small: good for trying things out, "

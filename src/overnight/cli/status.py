@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from overnight.cli.jobfind import Found, found, is_batch, job_files, server_of
-from overnight.cli.joboptions import DONE, ERROR, ends_with_code
+from overnight.cli.joboptions import DONE, ERROR, ends_with_code, printable
 from overnight.errors import UsageError
 from overnight.jobs import batches, runs
 from overnight.jobs.runs import encode
@@ -51,6 +51,8 @@ def _of_batch(batch_id: str, is_json: bool) -> int:
         click.echo(encode(shown))
         return DONE
     click.echo(f"Status: {shown.processing_status}")
+    if shown.waiting:
+        click.echo(f"Waiting: {printable(shown.waiting)}")
     for count in ("processing", "succeeded", "errored", "canceled", "expired"):
         click.echo(f"{count.capitalize()}: {shown.count(count)}")
     return DONE

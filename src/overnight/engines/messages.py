@@ -31,7 +31,7 @@ from overnight.wire import problem
 
 Auth = Literal["auto", "x-api-key", "bearer"]
 
-IN_FLIGHT_MAX = 64  # Keeps one GPU engine's batch full; the runner finds the real number below it.
+IN_FLIGHT_MAX = 1024  # What vLLM runs at once on a large GPU; the runner finds the best number below it.
 _MODELS_TIMEOUT_S = 10.0
 _COUNT_TIMEOUT_S = 60.0
 _EVENT_BYTES_MAX = 1024 * 1024  # Held back at most; a longer event is passed on in pieces.

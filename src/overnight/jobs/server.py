@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 
 import httpx2
 import msgspec
+from msgspec.structs import replace
 
 from overnight import __version__, limits
 from overnight.jobs.endpoint import Address
@@ -70,6 +71,7 @@ class ShownBatch(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None = None
     expires_at: str = ""
     results_url: str | None = None
+    waiting: str = ""  # Why nothing of it runs, where the server says so.
 
     def count(self, name: str) -> int:
         """One of the five counts."""
@@ -140,7 +142,18 @@ class Server:
 
     def retrieve(self, batch_id: str) -> ShownBatch | Failure:
         """One batch as it is now."""
-        return self._asked("GET", f"{_PATH}/{batch_id}", ShownBatch)
+        found = self._response("GET", f"{_PATH}/{batch_id}", {})
+        if not isinstance(found, httpx2.Response):
+            return found
+        shown = _decoded(found, ShownBatch)
+        if not isinstance(shown, ShownBatch):
+            return shown
+        return replace(shown, waiting=found.headers.get("overnight-waiting", ""))
+
+    def engines(self) -> bytes | Failure:
+        """What a server of ours says of its engines and of what waits, as JSON."""
+        found = self._response("GET", "/v1/overnight/status", {})
+        return found.content if isinstance(found, httpx2.Response) else found
 
     def cancel(self, batch_id: str) -> ShownBatch | Failure:
         """Ask to cancel a batch; it ends some time later."""

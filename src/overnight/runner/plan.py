@@ -37,8 +37,9 @@ class Plan:
         if sum(run.leased.source.raw_bytes for run in runs) > limits.LEASED_BYTES_MAX:
             return 0
         opening = sum(run.leased.source.requests for run in runs if not run.is_started)
+        # More of one model than its engines want feeds no other engine.
         waiting = sum(
-            requests for model, requests in self._fleet.backlog.waiting().items() if self._appetite_for(model) > 0
+            min(requests, self._appetite_for(model)) for model, requests in self._fleet.backlog.waiting().items()
         )
         return sum(map(_appetite, self._fleet.pools)) - waiting - opening
 

@@ -7,8 +7,7 @@ from starlette.responses import Response
 
 from overnight import __version__, limits
 from overnight.server import answers, context
-from overnight.server import openapischemas as schemas
-from overnight.server.openapischemas import Json, ref
+from overnight.server.openapischemas import Json, ref, schemas
 
 
 async def document(http_request: HttpRequest) -> Response:
@@ -46,7 +45,7 @@ def described(*, needs_key: bool, needs_version: bool) -> Json:
         "security": schemes,
         "paths": paths,
         "components": {
-            "schemas": schemas.schemas(),
+            "schemas": schemas(),
             "parameters": {"version": {**_VERSION, "required": needs_version}, "betas": _BETAS},
             "headers": _HEADERS,
             "responses": {name: _error(said, status=status) for name, (status, said) in _ERRORS.items()},
