@@ -81,6 +81,13 @@ SIGNAL_MISSES_MAX: Final = 3  # Readings missed in a row until the last one coun
 SIGNAL_BODY_BYTES_MAX: Final = 64 * 1024  # Of one answer; a number and what stands around it.
 SIGNAL_TIMEOUT_S: Final = 10.0  # One reading, from connecting to its last byte.
 
+# --- Budgets --------------------------------------------------------------------------------------------------------
+
+BUDGET_USD_MAX: Final = 1_000_000.0  # A day. Beyond it a setting is a mistake of units, and so is
+PRICE_USD_MAX: Final = 1_000_000.0  # a price for a million tokens; the dearest model cost 600 in 2026.
+PRICES_MAX: Final = 1_000  # Models whose price one purse keeps; a hostile batch must not fill memory.
+SPENDING_SAVE_MS: Final = 1_000  # What a crash may forget of what was paid.
+
 # --- Handing over to a batch endpoint (its own limits are those of the API above) ---------------------------------
 
 HANDOFF_BYTES_MAX: Final = 256_000_000  # Of one create body; the API's 256 MB read the smaller way.

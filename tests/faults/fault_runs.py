@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from overnight.testing.faultyengine import FaultyEngine
 from overnight.testing.observed import ObservedServer, observed_server
+from overnight.testing.processes import ServerProcess
 from overnight.testing.wireclient import WireClient, request
 
 BACK_SHARE = 0.8  # Of the speed before the fault.
@@ -42,7 +43,7 @@ def _entry(group: Group) -> str:
     )
 
 
-def created(server: ObservedServer, model: str, texts: Sequence[str]) -> str:
+def created(server: ServerProcess, model: str, texts: Sequence[str]) -> str:
     """The id of a batch of these texts; its custom_ids are `r0`, `r1`, …"""
     with closing(WireClient(server.url)) as client:
         requests = [request(f"r{index}", text, model=model) for index, text in enumerate(texts)]

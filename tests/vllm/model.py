@@ -6,5 +6,8 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 source, folder = Path(sys.argv[1]), sys.argv[2]
-AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)
+model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=source.name)
+model.hf_quantizer = None  # The weights are plain floats by now, but it would not let them be saved.
+del model.config.quantization_config
+model.save_pretrained(folder)
 AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(folder)

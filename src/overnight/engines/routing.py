@@ -5,6 +5,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from overnight.core.offpeak import ALWAYS, Hours, Signal
+from overnight.core.prices import Rate
 from overnight.engines.engine import Engine
 
 _REMEMBERED_MAX = 1_000  # Model names whose answer is kept: a batch names few, a hostile one must not fill memory.
@@ -20,6 +21,8 @@ class Route(NamedTuple):
     is_shared: bool = False  # It takes its part of the work; otherwise only what those before it cannot do.
     hours: Hours = ALWAYS  # When it may be used for batches.
     signal: Signal | None = None
+    budget_usd_per_day: float | None = None  # Of all its replicas together, for batches.
+    prices: Mapping[str, Rate] = {}  # Of models by the engine's names, in the place of what is known of them.
 
 
 class Router:

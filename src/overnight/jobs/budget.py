@@ -5,12 +5,13 @@ from decimal import Decimal
 
 from sqlalchemy import Connection, func, select
 
+from overnight.core.prices import Rate
 from overnight.errors import NotSpent
 from overnight.jobs import runs
 from overnight.jobs.cost import Cost, Tokens, cost_of
 from overnight.jobs.estimate import CHARACTERS_PER_TOKEN
 from overnight.jobs.output import Reading
-from overnight.jobs.prices import Rate, rate_at
+from overnight.jobs.prices import rate_at
 from overnight.jobs.tables import batch_jobs, items
 from overnight.jobs.tables import runs as runs_table
 from overnight.jobs.work import Work

@@ -3,8 +3,8 @@
 from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Final, NamedTuple
 
+from overnight.core.prices import Prices, Rate
 from overnight.jobs.jobfile import Currency
-from overnight.jobs.prices import Prices, Rate
 
 NIGHTS_A_YEAR: Final = 365
 _MILLION: Final = 1_000_000

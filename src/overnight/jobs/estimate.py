@@ -6,9 +6,9 @@ from fractions import Fraction
 from math import ceil
 from typing import Final, NamedTuple, TypeAlias
 
+from overnight.core.prices import Rate
 from overnight.jobs import jobfile
 from overnight.jobs.cost import Cost, Tokens, cost_of, money
-from overnight.jobs.prices import Rate
 
 CHARACTERS_PER_TOKEN: Final = Fraction(7, 2)  # English prose has about 4; names, numbers and code have fewer.
 VOLUMES: Final = (10_000, 100_000, 1_000_000)

@@ -4,7 +4,8 @@
 - the window: as many as keep it full (`core.window`), in requests and in tokens;
 - people: what they need goes first (`core.beside`);
 - the hours: a part of it, or nothing, outside the off-peak windows (`core.offpeak`);
-- the limits of its rate, which the engine knows itself.
+- the limits of its rate, which the engine knows itself;
+- the budget: nothing for the rest of the day once it is spent (`core.purse`).
 
 `reason` says which of them is the narrowest, for those who ask why a batch waits.
 """
@@ -20,11 +21,13 @@ from overnight.core import gate as gates
 from overnight.core import offpeak
 from overnight.core import window as windows
 from overnight.core.offpeak import Due, Hours
-from overnight.core.retry import Busy
+from overnight.core.retry import Busy, Outcome
 from overnight.core.tokens import Tokens
 from overnight.engines.engine import Engine, Load
 from overnight.ports.clock import Clock
+from overnight.runner.purse import Bill, Purse
 from overnight.runner.signal import Meter
+from overnight.wire.message import Usage
 
 PERIOD_S = 0.5  # Between two looks at how an engine does.
 _SPEED_MEMORY = 0.02  # Weight of the newest answer in the speed.
@@ -33,10 +36,10 @@ _SPEED_MEMORY = 0.02  # Weight of the newest answer in the speed.
 class Visit:
     """One request of a batch inside the engine."""
 
-    __slots__ = ("_admission", "began_ms", "is_prefilled", "tokens")
+    __slots__ = ("_admission", "_bill", "began_ms", "is_prefilled", "tokens")
 
-    def __init__(self, admission: "Admission", tokens: Tokens) -> None:
-        self._admission, self.tokens = admission, tokens
+    def __init__(self, admission: "Admission", tokens: Tokens, bill: Bill | None) -> None:
+        self._admission, self.tokens, self._bill = admission, tokens, bill
         self.began_ms = admission.loop_ms()
         self.is_prefilled = False  # Or gone.
 
@@ -52,6 +55,16 @@ class Visit:
     def answered(self, took: Tokens) -> None:
         """It was answered, or broke, before it left."""
         self._admission.finished(took, ms=self._admission.loop_ms() - self.began_ms)
+
+    def pay(self, usage: Usage) -> None:
+        """It was answered, which cost this."""
+        if self._bill is not None:
+            self._bill.pay(usage)
+
+    def close(self, outcome: Outcome | None) -> None:
+        """Nothing more will be paid for it. None: it was stopped."""
+        if self._bill is not None:
+            self._bill.close(outcome)
 
 
 class Guest:
@@ -82,12 +95,13 @@ class Admission:
         self.window = windows.begun(most=engine.in_flight_max, fixed=capabilities.has_slots)
         self.hours: Hours = offpeak.ALWAYS
         self.meter: Meter | None = None  # Of the signal that closes it too.
+        self.purse: Purse | None = None  # Of the engine and its replicas.
         self.share = 1.0  # Of the window that batch work may use now.
         self.beside = besides.NOBODY
         self.in_flight = 0  # Requests of batches.
         self.wake: Callable[[], None] = lambda: None  # Told when there may be more room.
         self.load: Load | None = None  # As last told.
-        self.turned_away: Literal["memory", "rate"] | None = None  # Which door shut before the last that came.
+        self.turned_away: Literal["memory", "rate", "budget"] | None = None  # Which door shut before the last that came.
         self.rate_free_ms = 0.0  # Loop time until which the limits of its rate let none pass.
         self.took = Tokens(0, 0)  # All answers of batches together.
         self.speed_per_s: float | None = None  # Requests finished in a second at full speed; None: not known yet.
@@ -120,6 +134,15 @@ class Admission:
         """Whether its signal lets batch work run."""
         return self.meter is None or self.meter.is_cheap
 
+    @property
+    def is_spent(self) -> bool:
+        """Whether its budget lets no request of a batch in today."""
+        return self.purse is not None and self.purse.is_shut
+
+    def can_pay(self, model: str) -> bool:
+        """Whether requests for a model may go in at all: within a budget only if its price is known."""
+        return self.purse is None or self.purse.knows(model)
+
     def loop_ms(self) -> float:
         """Loop time."""
         return asyncio.get_running_loop().time() * 1000
@@ -138,7 +161,7 @@ class Admission:
 
     def has_room(self) -> bool:
         """Whether one more request of a batch may enter."""
-        if self.is_away:
+        if self.is_away or self.is_spent:
             return False
         now_ms = self.loop_ms()
         window = gates.room(self.gate, now_ms=now_ms, in_flight_max=self.window.limit)
@@ -156,8 +179,12 @@ class Admission:
             > 0
         )
 
-    def admits(self, tokens: Tokens) -> bool:
-        """Whether a request of about these tokens may enter; if it may later, `wake` is called then."""
+    def admits(self, tokens: Tokens, model: str) -> bool:
+        """Whether a request of about these tokens may enter; if it may later, `wake` is called then. `model` as callers
+        name it."""
+        if self.purse is not None and not self.purse.admits(model, tokens):
+            self.turned_away = "budget"
+            return False
         limit = self.window.tokens_limit
         if limit is not None and self.in_flight and self._tokens_in_flight + tokens.total > limit:
             self.turned_away = "memory"
@@ -178,9 +205,9 @@ class Admission:
 
     # --- Visits -----------------------------------------------------------------------------------------------------
 
-    def enter(self, tokens: Tokens) -> Visit:
+    def enter(self, tokens: Tokens, model: str) -> Visit:
         """A request of a batch goes in."""
-        visit = Visit(self, tokens)
+        visit = Visit(self, tokens, None if self.purse is None else self.purse.take(model, tokens))
         self._young.append(visit)
         while self._young[0].is_prefilled:
             self._young.popleft()

@@ -1,16 +1,19 @@
 """All engines of this process, each with its pool, and the way from a model's name to them."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from overnight.core.offpeak import Signal
+from overnight.engines.claudebatch import ClaudeBatch
 from overnight.engines.engine import Engine
 from overnight.engines.routing import Route, Router
 from overnight.ids import WorkspaceId
 from overnight.ports.world import World
 from overnight.runner.backlog import Backlog, Stretch, Taker
 from overnight.runner.pool import Pool
+from overnight.runner.purse import Purse
 from overnight.runner.signal import Meter
 from overnight.wire import params
 
@@ -48,6 +51,7 @@ class Fleet:
                 pool.admission.meter = self._meters.setdefault(signal, Meter(signal))
             pool.admission.hours = routes[0].hours
             pool.name_of = {name: known for route in routes for name, known in route.aliases.items()}
+        self.purses: Sequence[Purse] = self._with_purses(world)
 
     @property
     def pools(self) -> Sequence[Pool]:
@@ -100,12 +104,39 @@ class Fleet:
         pool = self._pools[route.engine]
         return pool.is_away, route.rank, pool.in_flight + pool.interactive_in_flight
 
+    def _with_purses(self, world: World) -> Sequence[Purse]:
+        """A purse for each rank that has a budget, in the hands of its pools."""
+        found, names = dict[int, Purse](), Counter[str]()
+        for route in self.router.routes:
+            if route.budget_usd_per_day is None:
+                continue
+            pool, name = self._pools[route.engine], route.engine.name
+            if route.rank not in found:
+                names[name] += 1
+                found[route.rank] = Purse(
+                    name if names[name] == 1 else f"{name} ({names[name]})",
+                    route.budget_usd_per_day,
+                    clock=world.clock,
+                    prices=route.prices,
+                    aliases=route.aliases,
+                    is_batched=isinstance(route.engine, ClaudeBatch),
+                )
+            pool.admission.purse = found[route.rank]
+            found[route.rank].on_open.append(pool.wake)
+        return tuple(found.values())
+
     def _may_take(self, taker: Taker, stretch: Stretch) -> bool:
-        """The order of preference: an engine takes what is its own to do, and of what engines before it should do,
-        what they cannot: because they are away, or because its deadline is in danger."""
+        """The order of preference, as far as the budget of an engine reaches."""
+        if not isinstance(taker, Pool) or not self._is_for(taker, stretch):
+            return False
+        return taker.admission.purse is None or taker.admission.purse.takes(stretch.model)
+
+    def _is_for(self, taker: Pool, stretch: Stretch) -> bool:
+        """An engine takes what is its own to do, and of what engines before it should do, what they cannot: because
+        they are away, or because its deadline is in danger."""
         routes = self.router.routes_for(stretch.model)
         own = next((route for route in routes if self._pools[route.engine] is taker), None)
-        if own is None or not isinstance(taker, Pool):
+        if own is None:
             return False
         in_danger = self.backlog.danger_ms is not None and stretch.deadline_ms <= self.backlog.danger_ms
         if own.is_shared or own.rank == routes[0].rank or in_danger:

@@ -51,6 +51,7 @@ class Plan:
         return Wanted(
             requests=0 if is_closing_only else self.requests_wanted(runs),
             segments=segments,
+            closed=frozenset(model for model in waiting if self._appetite_for(model) <= 0),
             full=frozenset(model for model, requests in waiting.items() if requests >= self._appetite_for(model)),
             held=held,
             served=backlog.served,
@@ -69,7 +70,11 @@ class Plan:
 
     def _consider(self) -> None:
         now_ms, fleet = self._world.clock.now_ms(), self._fleet
-        usual = [pool.speed_per_s for pool in fleet.pools if not fleet.is_spare(pool) and pool.speed_per_s]
+        usual = [
+            pool.speed_per_s
+            for pool in fleet.pools
+            if pool.speed_per_s and not fleet.is_spare(pool) and not pool.admission.is_spent
+        ]
         fleet.backlog.danger_ms = schedule.danger_until_ms(
             self.demands, per_s=sum(usual) if usual else None, now_ms=now_ms
         )
@@ -89,14 +94,16 @@ class Plan:
         return PLAN_S if soonest_ms is None else min(PLAN_S, max(0.001, (soonest_ms - now_ms) / 1000))
 
     def _is_working(self, pool: Pool) -> bool:
-        return not pool.is_away and not self._fleet.is_spare(pool) and pool.admission.share >= 1.0
+        is_closed = pool.is_away or pool.admission.is_spent or pool.admission.share < 1.0
+        return not is_closed and not self._fleet.is_spare(pool)
 
     def _appetite_for(self, model: str) -> int:
-        return sum(map(_appetite, self._fleet.pools_for(model)))
+        return sum(_appetite(pool) for pool in self._fleet.pools_for(model) if pool.admission.can_pay(model))
 
 
 def _appetite(pool: Pool) -> int:
-    return 0 if pool.is_away or pool.admission.share <= 0.0 else _AHEAD * pool.admission.limit
+    is_closed = pool.is_away or pool.admission.is_spent or pool.admission.share <= 0.0
+    return 0 if is_closed else _AHEAD * pool.admission.limit
 
 
 def _dues(demands: Iterable[Demand], per_s: float) -> list[Due]:

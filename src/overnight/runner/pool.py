@@ -22,7 +22,7 @@ from overnight.errors import Overloaded
 from overnight.ports.clock import Clock
 from overnight.ports.entropy import Entropy
 from overnight.ports.marks import Marks
-from overnight.runner.admission import Admission
+from overnight.runner.admission import Admission, Visit
 from overnight.runner.backlog import Backlog
 from overnight.runner.leaders import Leaders
 from overnight.runner.segmentrun import Work
@@ -77,8 +77,8 @@ class Pool:
     @property
     def trouble(self) -> str:
         """What holds work up here, in words for health."""
-        meter = self.admission.meter
-        return self.last_trouble or (meter.trouble if meter is not None else "")
+        meter, purse = self.admission.meter, self.admission.purse
+        return self.last_trouble or (meter.trouble if meter else "") or (purse.trouble if purse else "")
 
     @property
     def is_gone(self) -> bool:
@@ -134,9 +134,12 @@ class Pool:
 
     def _on_closed(self) -> None:
         if self.is_away:
-            self._backlog.release(self)
-            if self._leaders is not None:
-                self._give_back(self._leaders.give_back())
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._backlog.release(self)
+        if self._leaders is not None:
+            self._give_back(self._leaders.give_back())
 
     async def _lane(self) -> None:
         task = asyncio.current_task()
@@ -145,7 +148,7 @@ class Pool:
             work = await self._next()
             work.stop = partial(self._interrupt, task)
             self._quiet.clear()
-            visit = self.admission.enter(work.tokens)
+            visit = self.admission.enter(work.tokens, work.model)
             outcome: Outcome | None = None
             try:
                 outcome = await self._attempt(work, visit.on_first_token)
@@ -155,6 +158,7 @@ class Pool:
                 self._interrupted.discard(task)
                 task.uncancel()
                 self._backlog.settle(work, None)
+                visit.close(None)
                 continue
             finally:
                 work.stop = None
@@ -166,7 +170,8 @@ class Pool:
                 if self.in_flight == 0:
                     self._quiet.set()
             assert outcome is not None, "it did not raise"
-            took = self._settle(work, outcome, was_alone=was_alone)
+            took = self._settle(work, outcome, visit, was_alone=was_alone)
+            visit.close(outcome)
             self._backlog.settle(work, took)
             if took is not None:
                 visit.answered(took)
@@ -186,6 +191,8 @@ class Pool:
             await future
 
     def _take(self) -> Work | None:
+        if self.admission.is_spent:
+            self._let_go()
         if self._is_alone or not self._may_start() or not self.admission.has_room():
             return None
         while self._suspects and not self._suspects[0].is_open:
@@ -197,7 +204,7 @@ class Pool:
         if work is None:
             self.admission.starved()
             return None
-        if self.admission.admits(work.tokens):
+        if self.admission.admits(work.tokens, work.model):
             return work
         self._give_back([work])
         return None
@@ -239,7 +246,7 @@ class Pool:
         self._marks.reach("request.answered")
         return outcome
 
-    def _settle(self, work: Work, outcome: Outcome, *, was_alone: bool) -> Tokens | None:
+    def _settle(self, work: Work, outcome: Outcome, visit: Visit, *, was_alone: bool) -> Tokens | None:
         """Act on an outcome; what the request took, None if it was not worked on."""
         self.outcomes[type(outcome).__name__.lower()] += 1
         if isinstance(outcome, Busy):
@@ -253,6 +260,7 @@ class Pool:
                 outcome = Broken(reason=str(error))
             else:
                 line, took = result.succeeded(work.custom_id, answer), _tokens(usage)
+                visit.pay(usage)
         if isinstance(outcome, Broken):
             self._note_broken(work, outcome)
         elif self.admission.gate is not gates.OPEN:

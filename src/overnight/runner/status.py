@@ -22,9 +22,9 @@ from overnight.runner.segmentrun import Work
 from overnight.runner.worker import Worker
 from overnight.wire.batch import Count, Instant, rfc3339, rfc3339_or_none
 
-Door: TypeAlias = Literal["away", "gate", "hours", "signal", "window", "people", "rate", "memory", "nothing"]
+Door: TypeAlias = Literal["away", "gate", "hours", "signal", "window", "people", "rate", "memory", "budget", "nothing"]
 DOORS: Sequence[Door] = get_args(Door)
-_CLOSED = ("away", "gate", "hours", "signal", "rate")  # What holds a batch up for a reason that is not other work.
+_CLOSED = ("away", "gate", "budget", "hours", "signal", "rate")  # What holds a batch up for a reason that is not other work.
 _NAMED_MAX = 3  # Engines in one sentence.
 
 
@@ -148,6 +148,7 @@ def held_by(pool: Pool, *, now_ms: int) -> Door:
     doors: tuple[tuple[Door, bool], ...] = (
         ("away", admission.is_away),
         ("gate", inside >= gate_room < limit),
+        ("budget", admission.is_spent),
         ("signal" if is_dear else "hours", is_off_peak),
         ("window", inside >= limit),
         ("people", not admission.has_room()),
@@ -177,6 +178,8 @@ def _held(pool: Pool, door: Door, *, now_ms: int) -> str:
             said = f"is full: {admission.in_flight:,} requests are inside"
         case "people":
             said = f"leaves room for people: {admission.interactive:,} requests of theirs are inside"
+        case "budget" if (purse := admission.purse) is not None:
+            said = f"waits: {purse.shown}"
         case "rate":
             said = f"waits {math.ceil(_rate_wait_ms(pool) / 1000):,} s for the limits of its rate"
         case "memory":
@@ -256,10 +259,12 @@ def why_it_waits(
 
 
 def _ahead(fleet: Fleet, batch: Batch, takers: Collection[Pool], workspace: WorkspaceId | None) -> int:
+    """What waits of older batches. Between workspaces it is not so simple, and changes with every turn."""
     return sum(
         len(stretch.works)
         for stretch in fleet.backlog.stretches
         if stretch.run.batch.id != batch.id
+        and stretch.run.batch.created_at_ms <= batch.created_at_ms
         and workspace in (None, stretch.run.batch.workspace)
         and any(pool in takers for pool in fleet.pools_for(stretch.model))
     )

@@ -114,6 +114,7 @@ class Worker:
                     self._renew_loop(),
                     self._plan.run(self._wake.set),
                     self._fleet.run(),
+                    *(purse.run(self._store.control) for purse in self._fleet.purses),
                 )
             ]
             await self._drain_asked.wait()
@@ -122,6 +123,8 @@ class Worker:
                 loop.cancel()
         with suppress(StoreError):  # A full disk: the leases run out by themselves, and opening the store frees them.
             await self._store.control.give_back(self.name)
+            for purse in self._fleet.purses:
+                await purse.save(self._store.control)
 
     async def _finish_in_flight(self) -> None:
         with suppress(TimeoutError):

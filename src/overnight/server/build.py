@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from overnight.core import offpeak
+from overnight.core import offpeak, prices
+from overnight.core.prices import Rate
 from overnight.engines import hub
 from overnight.engines.claudebatch import ClaudeBatch
 from overnight.engines.engine import Engine
@@ -16,7 +17,7 @@ from overnight.engines.openai import Chat
 from overnight.engines.routing import Route
 from overnight.errors import UsageError
 from overnight.ports.world import World
-from overnight.server.config import EngineSettings
+from overnight.server.config import EngineSettings, PriceSettings
 
 _CLAUDE_URL = "https://api.anthropic.com"
 _KINDS = (
@@ -43,9 +44,17 @@ def routes(
                     is_shared=settings.shared,
                     hours=offpeak.parse(settings.hours, settings.time_zone),
                     signal=settings.signal,
+                    budget_usd_per_day=settings.budget_usd_per_day,
+                    prices={model: _rate(price) for model, price in settings.prices.items()},
                 )
             )
     return found
+
+
+def _rate(price: PriceSettings) -> Rate:
+    return prices.told(
+        input=price.input, output=price.output, cache_read=price.cache_read, cache_write=price.cache_write
+    )
 
 
 def _engine(settings: EngineSettings, world: World, environment: Mapping[str, str]) -> tuple[Engine, Sequence[str]]:

@@ -17,8 +17,18 @@ from overnight.core import offpeak
 from overnight.core.offpeak import Signal
 from overnight.errors import UsageError
 from overnight.ids import DEFAULT_WORKSPACE
+from overnight.limits import BUDGET_USD_MAX, PRICE_USD_MAX
 
 ENVIRONMENT_PREFIX = "OVERNIGHT_"
+
+
+class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model costs in real time, USD for a million tokens. In a batch it is half."""
+
+    input: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)]  # Input that the prompt cache has nothing to do with.
+    output: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)]
+    cache_read: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)] | None = None  # None: as `input`.
+    cache_write: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)] | None = None  # None: as `input`.
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -38,6 +48,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     signal: Signal | None = None  # A price, or the carbon of power, that it is used up to.
     api_key: str = ""  # Of the upstream. Prefer `api_key_env`: a file with a key in it leaks.
     api_key_env: str = ""
+    budget_usd_per_day: Annotated[float, Meta(gt=0, le=BUDGET_USD_MAX)] | None = None  # For batches, a day of UTC.
+    prices: dict[str, PriceSettings] = {}  # Of models as the engine calls them, in the place of what is known.
     in_flight_max: Annotated[int, Meta(ge=1, le=4096)] | None = None  # None: 4 embedded, found out for a server.
     context_tokens: Annotated[int, Meta(ge=64)] | None = None  # Embedded only, per request.
     threads: Annotated[int, Meta(ge=1)] | None = None  # Embedded only.

@@ -25,6 +25,7 @@ from overnight.runner.fleet import Way
 from overnight.runner.pool import Pool
 from overnight.server import answers, context, receive
 from overnight.wire import complaint, params, text
+from overnight.wire.message import StreamedUsage, Usage, usage_of
 
 T = TypeVar("T")
 
@@ -45,6 +46,7 @@ async def create(http_request: HttpRequest) -> Response:
             outcome = await _unless_gone(http_request, pool.engine.answer(told))
     match outcome:
         case Answered(message=message):
+            _count(pool, call.model, usage_of(message))
             return Response(message, media_type="application/json")
         case Refused() | Busy() | Broken():
             raise api_error(outcome, name=pool.engine.name)
@@ -125,9 +127,20 @@ async def _streamed(http_request: HttpRequest, pieces: AsyncGenerator[bytes, Non
 async def _pieces(pool: Pool, call: Call, held: AsyncExitStack) -> AsyncGenerator[bytes, None]:
     async with held, aclosing(pool.engine.stream(call)) as pieces:
         with pool.interactive(shows_first_token=True) as on_first_token:
-            async for piece in pieces:
-                on_first_token()
-                yield piece
+            seen = StreamedUsage()
+            try:
+                async for piece in pieces:
+                    on_first_token()
+                    if pool.admission.purse is not None:
+                        seen.read(piece)
+                    yield piece
+            finally:
+                _count(pool, call.model, seen.usage)  # Also of an answer that was broken off.
+
+
+def _count(pool: Pool, model: str, usage: Usage | None) -> None:
+    if pool.admission.purse is not None and usage is not None:
+        pool.admission.purse.count(model, usage)
 
 
 async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

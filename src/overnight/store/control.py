@@ -77,8 +77,10 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
     requests: int
     segments: int
+    closed: frozenset[str] = frozenset()  # Models whose engines take nothing now.
     full: frozenset[str] = frozenset()  # Models of which no more is wanted: their engines have enough, or are closed.
-    held: frozenset[WorkspaceId] = frozenset()  # Whose requests wait here. Of each other one segment is taken anyway.
+    held: frozenset[WorkspaceId] = frozenset()  # Whose requests wait here. Of each other one segment is taken anyway,
+    # unless its model is closed: it is not to wait for what the others have here already.
     served: Mapping[WorkspaceId, float] = {}  # Work per workspace, by weight.
     weights: Mapping[WorkspaceId, float] = {}  # Of workspaces whose weight is not 1.
     danger_ms: int | None = None  # Batches due by then come first.
@@ -176,6 +178,14 @@ class Control(Protocol):
 
     async def forget_handoff(self, handoff_id: str) -> None:
         """Its results are durable, or it was never made: what is left of its requests is nobody's. Twice is once."""
+        ...
+
+    async def spent(self, engine: str, day: str) -> int:
+        """What was noted for an engine on a day of UTC (ISO text), in millionths of a US dollar; 0 if nothing."""
+        ...
+
+    async def note_spent(self, engine: str, day: str, usd_micro: int) -> None:
+        """Note what an engine has cost on a day, all in all. Twice is once."""
         ...
 
     async def archive(self, *, now_ms: int, batches_max: int) -> list[BatchId]:

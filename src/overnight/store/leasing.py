@@ -12,7 +12,7 @@ from overnight.core import schedule, tokens
 from overnight.core.batch import Batch, Tally
 from overnight.core.lease import Lease, SegmentRef
 from overnight.errors import LeaseLost
-from overnight.ids import BatchId
+from overnight.ids import BatchId, WorkspaceId
 from overnight.store import rows
 from overnight.store.control import LeasedSegment, NewSegment, Renewal, SealedResults, Wanted
 
@@ -51,11 +51,17 @@ _FREE_SEGMENTS = f"""
 def candidates(sql: sqlite3.Connection, worker: str, *, wanted: Wanted, now_ms: int) -> list[schedule.Candidate]:
     """The oldest batches of each workspace with a segment that is free to `worker`: one of its own that ran out
     is not, for it may still be working on it; renewal revives that one. Canceled batches come however young."""
-    given = {"now_ms": now_ms, "worker": worker, "full": msgspec.json.encode(sorted(wanted.full)).decode()}
+    given = {"now_ms": now_ms, "worker": worker}
     found = {row[-1]: row for row in sql.execute(_CANCELING, given)}
     for (workspace,) in sql.execute(_WORKSPACES).fetchall():
-        found |= {row[-1]: row for row in sql.execute(_CANDIDATES, given | {"workspace": workspace})}
+        more = {"workspace": workspace, "full": _unwanted(wanted, workspace)}
+        found |= {row[-1]: row for row in sql.execute(_CANDIDATES, given | more)}
     return [schedule.Candidate(batch=rows.to_batch(row), age=age) for age, row in found.items()]
+
+
+def _unwanted(wanted: Wanted, workspace: WorkspaceId) -> str:
+    models = wanted.full if workspace in wanted.held else wanted.closed
+    return msgspec.json.encode(sorted(models)).decode()
 
 
 def has_work(sql: sqlite3.Connection, worker: str, *, wanted: Wanted, now_ms: int) -> bool:
@@ -100,7 +106,6 @@ class _Taking:
     def __init__(self, sql: sqlite3.Connection, worker: str, wanted: Wanted, *, now_ms: int) -> None:
         self.taken: list[LeasedSegment] = []
         self._sql, self._worker, self._wanted, self._now_ms = sql, worker, wanted, now_ms
-        self._full = msgspec.json.encode(sorted(wanted.full)).decode()
         self._free: dict[BatchId, tuple[str | None, deque[tuple[Any, ...]]]] = {}
 
     @property
@@ -140,7 +145,7 @@ class _Taking:
             "now_ms": self._now_ms,
             "worker": self._worker,
             "is_closing": is_closing,
-            "full": self._full,
+            "full": _unwanted(self._wanted, batch.workspace),
             "limit": self._wanted.segments - len(self.taken),
         }
         return requests_key, deque(self._sql.execute(_FREE_SEGMENTS, given).fetchall())

@@ -83,4 +83,12 @@ STEPS: Final = (
     """
     ALTER TABLE segments ADD COLUMN model TEXT NOT NULL DEFAULT '';
     """,
+    """
+    CREATE TABLE spending (
+        engine TEXT NOT NULL,
+        day TEXT NOT NULL,
+        usd_micro INTEGER NOT NULL,
+        PRIMARY KEY (engine, day)
+    ) STRICT, WITHOUT ROWID;
+    """,
 )

@@ -13,7 +13,7 @@ from overnight.core.lease import Lease, SegmentRef
 from overnight.core.schedule import Demand
 from overnight.errors import DirectoryTooNew, StoreError
 from overnight.ids import BatchId, WorkspaceId
-from overnight.store import handoffs, leasing, rows
+from overnight.store import handoffs, leasing, rows, spending
 from overnight.store.committer import Committer, translated
 from overnight.store.control import Created, LeasedSegment, NewBatch, Page, Renewal, SealedResults, Wanted
 from overnight.store.migrations import APPLICATION_ID, STEPS
@@ -132,6 +132,12 @@ class SqliteControl:
 
     async def forget_handoff(self, handoff_id: str) -> None:
         await self._committer.write(lambda sql: handoffs.forget(sql, handoff_id))
+
+    async def spent(self, engine: str, day: str) -> int:
+        return await self._committer.read(lambda sql: spending.spent(sql, engine, day))
+
+    async def note_spent(self, engine: str, day: str, usd_micro: int) -> None:
+        await self._committer.write(lambda sql: spending.note_spent(sql, engine, day, usd_micro))
 
     async def archive(self, *, now_ms: int, batches_max: int) -> list[BatchId]:
         due = await self._committer.read(lambda sql: rows.archivable(sql, now_ms=now_ms, limit=batches_max))

@@ -170,7 +170,7 @@ class Drive:
         self.answered = self.tokens = self.in_flight = self.tokens_in_flight = self.people = 0
         self._work, self._arrivals = work, people
         self._all_answered = self._all_tokens = 0  # Of this period, people's included.
-        self._unprefilled = 0
+        self._unprefilled, self._closed_until_s = 0, 0.0
         self._starts: deque[float] = deque()  # Of batch requests, if the engine does not tell the first token.
         self._idle: list[asyncio.Future[None]] = []
         self._lanes: list[asyncio.Task[None]] = []
@@ -197,6 +197,9 @@ class Drive:
             self._starts.popleft()
         return min(len(self._starts), self.in_flight)
 
+    def _room(self) -> int:
+        return 0 if asyncio.get_running_loop().time() < self._closed_until_s else self.policy.room(self)
+
     def _wake(self) -> None:
         for _ in range(min(len(self._idle), self.policy.room(self))):
             future = self._idle.pop()
@@ -211,7 +214,7 @@ class Drive:
     async def _lane(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            while self.policy.room(self) <= 0:
+            while self._room() <= 0:
                 future = loop.create_future()
                 self._idle.append(future)
                 await future
@@ -244,7 +247,8 @@ class Drive:
             self.policy.after_answer((loop.time() - began_s) * 1000, usage.output_tokens, self.in_flight + 1)
         elif isinstance(outcome, Busy):
             self.policy.after_refusal(loop.time() * 1000)
-            await asyncio.sleep((outcome.retry_after_ms or 1_000) / 1000)
+            self._closed_until_s = loop.time() + (outcome.retry_after_ms or 1_000) / 1000
+            loop.call_at(self._closed_until_s, self._wake)
 
     async def _people(self, group: asyncio.TaskGroup) -> None:
         for at_s, sizes in self._arrivals:

@@ -3,6 +3,8 @@
 Source: https://platform.claude.com/docs/en/api/messages/create (response).
 """
 
+from contextlib import suppress
+
 import msgspec
 
 from overnight.wire import text
@@ -22,6 +24,17 @@ class NotAMessage(ValueError):
     """An engine answered 200 with something that is not a Message."""
 
 
+class _Measured(msgspec.Struct, gc=False, frozen=True):
+    usage: Usage | None = None
+
+
+class _Event(msgspec.Struct, gc=False, frozen=True):
+    message: _Measured | None = None  # Of message_start.
+    usage: Usage | None = None  # Of message_delta.
+
+
+_decode_measured = msgspec.json.Decoder(_Measured).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_usage = msgspec.json.Decoder(Usage).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -51,3 +64,45 @@ def as_batch(message: bytes) -> tuple[bytes, Usage]:
     counters["service_tier"] = _BATCH
     fields["usage"] = msgspec.Raw(_encode(counters))
     return _encode(fields), usage
+
+
+def usage_of(message: bytes) -> Usage | None:
+    """The usage of a whole Message; None if it tells none."""
+    try:
+        return _decode_measured(message).usage
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+class StreamedUsage:
+    """The usage of a Message that comes as events, as far as they have come.
+
+    Its counts are cumulative, and events that leave some out repeat none
+    (https://platform.claude.com/docs/en/build-with-claude/streaming).
+    """
+
+    def __init__(self) -> None:
+        self.usage = Usage()
+
+    def read(self, piece: bytes) -> None:
+        """Whole events, as `engine.Engine.stream` gives them. What is not JSON tells nothing."""
+        if b'"usage"' not in piece:
+            return
+        for line in piece.split(b"\n"):
+            if line.startswith(b"data:") and b'"usage"' in line:
+                with suppress(msgspec.DecodeError, UnicodeDecodeError):
+                    event = _decode_event(line[5:])
+                    found = event.usage or (event.message and event.message.usage)
+                    self.usage = _merged(self.usage, found) if found else self.usage
+
+
+def _merged(before: Usage, after: Usage) -> Usage:
+    return Usage(
+        input_tokens=max(before.input_tokens, after.input_tokens),
+        output_tokens=max(before.output_tokens, after.output_tokens),
+        cache_creation_input_tokens=max(
+            before.cache_creation_input_tokens or 0, after.cache_creation_input_tokens or 0
+        ),
+        cache_read_input_tokens=max(before.cache_read_input_tokens or 0, after.cache_read_input_tokens or 0),
+        service_tier=after.service_tier or before.service_tier,
+    )

@@ -6,7 +6,7 @@ import pytest
 
 from overnight.jobs.cost import Cost, Tokens, about, cost_of, money, per_year
 from overnight.jobs.jobfile import Currency
-from overnight.jobs.prices import Prices, Rate
+from overnight.core.prices import Prices, Rate
 
 RATE = Rate(
     batch=Prices(Decimal("0.5"), Decimal("2.5"), Decimal("0.05"), Decimal("0.625")),

@@ -17,7 +17,7 @@ from overnight.jobs.estimate import (
     table,
 )
 from overnight.jobs.jobfile import Batch, Currency
-from overnight.jobs.prices import Prices, Rate
+from overnight.core.prices import Prices, Rate
 
 ONE = Prices(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
 RATE = Rate(batch=ONE, realtime=Prices(*(price * 2 for price in ONE)))

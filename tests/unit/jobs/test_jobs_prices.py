@@ -6,8 +6,9 @@ from typing import Literal
 
 import pytest
 
+from overnight.core.prices import BATCH_SHARE, Prices, Rate
 from overnight.jobs.jobfile import Price
-from overnight.jobs.prices import BATCH_SHARE, Prices, Rate, rate_of
+from overnight.jobs.prices import rate_of
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 
