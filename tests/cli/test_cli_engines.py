@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from cli_calls import inside
+from cli_calls import inside, overnight
 from click.testing import CliRunner, Result
 from rich.console import Console
 
@@ -130,7 +130,7 @@ def test_status_of_a_batch_says_why_it_waits(server: ObservedServer, upstream: s
         assert status == "Status: in_progress"
         assert waiting.startswith(f"Waiting: engine messages {upstream} opens ")
         assert "Processing: 1" in counts
-        shown = json.loads(inside("status", batch_id, "--json", environment=_environment(server)).out)
+        shown = json.loads(overnight("status", batch_id, "--json", environment=_environment(server)).out)
         assert f"Waiting: {shown['waiting']}" == waiting
         client.cancel(batch_id)
         assert "Waiting" not in inside("status", batch_id, environment=_environment(server)).out
@@ -191,6 +191,9 @@ _SHOWN = (
 )
 
 
+_HEAD = ["engine", "window", "in", "flight", "people", "waiting", "per", "s", "why"]
+
+
 def _status(engine: EngineStatus) -> Status:
     return Status(at="2026-05-28T20:26:40Z", engines=[engine], backlog=_BACKLOG)
 
@@ -212,7 +215,7 @@ def test_a_line_has_all_that_is_known() -> None:
 
 def test_the_table_has_the_same() -> None:
     head, row, *caption = _drawn(_status(_ENGINE)).splitlines()
-    assert head.split() == "engine window in flight people waiting per s why".split()
+    assert head.split() == _HEAD
     cells = "messages http://127.0.0.1:8000 1,064 of 4,096 1,064 2 6 4.6 is full: 1,064 requests are inside"
     assert row.split() == cells.split()
     assert " ".join(" ".join(caption).split()) == _SHOWN
@@ -228,7 +231,7 @@ def test_what_an_engine_says_cannot_lead_a_terminal_or_the_markup() -> None:
 
 def test_a_terminal_gets_a_table(server: ObservedServer) -> None:
     shown = _on_a_terminal("engines", environment=_environment(server))
-    assert shown.splitlines()[0].split() == "engine window in flight people waiting per s why".split()
+    assert shown.splitlines()[0].split() == _HEAD
 
 
 def _on_a_terminal(*arguments: str, environment: dict[str, Any]) -> str:

@@ -3,12 +3,13 @@
 import importlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from overnight.engines.claudebatch import ClaudeBatch
 from overnight.engines.embedded import Embedded, tiny_weights
-from overnight.engines.engine import Engine
+from overnight.engines.engine import Call, Engine
 from overnight.engines.messages import Messages
 from overnight.engines.openai import Chat
 from overnight.ports.entropy import SystemEntropy
@@ -64,6 +65,10 @@ class TestMessagesOnLlama(RemoteEngineSuite):
 
     def engine_at(self, url: str) -> Engine:
         return Messages(url, in_flight_max=SLOTS)
+
+    def endless(self, **params: Any) -> Call:
+        """Nonsense has no end."""
+        return self.call("support " * 50, **({"temperature": 5, "max_tokens": 3_000} | params))
 
 
 class TestChatOnLlama(RemoteEngineSuite):

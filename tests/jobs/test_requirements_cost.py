@@ -3,10 +3,10 @@
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from overnight.core.prices import Rate
 from overnight.jobs.cost import Tokens, about, cost_of, money, per_year
 from overnight.jobs.estimate import Sample, Scenario, by_scenario, by_volume, compare, estimate, table
 from overnight.jobs.jobfile import Batch, Currency, Price
-from overnight.core.prices import Rate
 from overnight.jobs.prices import rate_of
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)

@@ -71,7 +71,7 @@ def _look(server: Server, show: Callable[[bytes], None]) -> int:
 def _printer(is_json: bool, is_watched: bool) -> Iterator[Callable[[bytes], None]]:
     """What shows an answer: as JSON, as a table on a terminal, else as lines."""
     if is_json:
-        yield lambda found: click.echo(msgspec.json.encode(msgspec.json.decode(found)))
+        yield lambda found: click.echo(msgspec.json.encode(msgspec.json.decode(found)).decode())
     elif not sys.stdout.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda found: click.echo("\n".join(lines(_decoded(found))))
     elif is_watched:

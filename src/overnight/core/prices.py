@@ -53,7 +53,7 @@ def known(model: str, *, at: datetime, cache: Literal["", "5m", "1h"] = "") -> R
 
 def told(
     *,
-    input: float,  # noqa: A002  As the settings call it.
+    input: float,
     output: float,
     cache_read: float | None = None,
     cache_write: float | None = None,

@@ -55,6 +55,11 @@ def is_shut(purse: Purse) -> bool:
     return not fits(purse, purse.turned_away)
 
 
+def is_over(purse: Purse) -> bool:
+    """Whether it stays shut today, even if the requests inside should cost nothing."""
+    return purse.spent + purse.turned_away > purse.budget
+
+
 def after_turned_away(purse: Purse, likely: Decimal) -> Purse:
     """The purse after a request did not fit. One that fits on no day shuts nothing: it says nothing about others."""
     return purse if likely > purse.budget else replace(purse, turned_away=likely)

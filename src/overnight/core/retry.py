@@ -95,17 +95,21 @@ def decide(
     jitter: float,
     deaths: int = 0,
     was_alone: bool = False,
+    was_in_doubt: bool = False,
 ) -> Record | Again | Alone:
     """What to do after attempt number `attempt` (from 1); `jitter` is a dice roll in [0, 1).
 
     `deaths` is how often an engine was lost with this request inside, this time included; `was_alone` whether it was
-    the only one then. A request that was there twice is suspect: it runs alone, and a third loss is its own doing.
+    the only one then. A request that was there twice is suspect: it runs alone, and a third loss is its own doing,
+    unless the engine `was_in_doubt`: it had answered nothing since it last failed, and may be losing whatever it gets.
     A `Busy` engine is not decided here but by `core.gate`: it pauses the engine, not the request.
     """
     match outcome:
         case Answered() | Refused():
             return Record(outcome)
-        case Broken(is_lost=True) if was_alone and deaths > limits.DEATHS_MAX:
+        case Broken(is_lost=True) if (
+            was_alone and deaths > limits.DEATHS_MAX and (not was_in_doubt or attempt >= limits.ATTEMPTS_MAX)
+        ):
             text = f"the engine was lost all {deaths} times it worked on this request, the last time on nothing else"
             return Record(Refused(status=500, type="api_error", message=text))
         case Broken(is_lost=True) if deaths >= limits.DEATHS_MAX:

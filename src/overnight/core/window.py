@@ -92,11 +92,12 @@ def after_period(window: Window, seen: Period, *, now_ms: float) -> Window:
         return window
     skipped = min(window.to_skip, seen.completed)
     window = replace(window, to_skip=window.to_skip - skipped)
+    if not seen.is_saturated:  # What it has room for may come all at once, and waits then as after a change.
+        to_skip = max(window.to_skip, window.limit - seen.in_flight)
+        window = replace(window, to_skip=to_skip, ms=0.0, completed=0, tokens=0)
     if seen.waiting is not None:
         return _by_queue(window, seen, seen.waiting, now_ms)
-    if not seen.is_saturated:
-        return replace(window, ms=0.0, completed=0, tokens=0)
-    if skipped:
+    if skipped or not seen.is_saturated:
         return window
     window = replace(
         window,

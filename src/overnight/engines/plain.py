@@ -127,8 +127,11 @@ class PlainTransport:
         connection = self._newest_idle() or await self._connect(deadline_s)
         try:
             return await self._exchange_on(connection, head, body, deadline_s, pieces)
-        except Stale:  # The server had closed it between two requests. A new one cannot be stale.
-            connection = await self._connect(deadline_s)
+        except Stale as stale:  # The server had closed it between two requests. A new one cannot be stale.
+            try:
+                connection = await self._connect(deadline_s)
+            except ConnectFailed:
+                raise stale from None  # It is there no more, and may have died of this request.
             return await self._exchange_on(connection, head, body, deadline_s, pieces)
 
     async def _exchange_on(

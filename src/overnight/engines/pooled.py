@@ -168,7 +168,11 @@ class PooledTransport:
                 raise
             if self._fresh is None:
                 self._fresh = self._session(force_close=True)
-            response = await exchange.begin(self._fresh, timeout_s)
+            try:
+                response = await exchange.begin(self._fresh, timeout_s)
+            except aiohttp.ClientConnectorError:
+                exchange.is_connected = True
+                raise error from None  # It is there no more, and may have died of this request.
         try:
             check_transfer(_headers(response))
             if response.status == 101:

@@ -1,5 +1,5 @@
-"""What a job's model costs: the job's own price (`[prices."deepseek-r1:7b"] input = 0, output = 0`), else what is known
-of its name (`core.prices`)."""
+"""What a job's model costs: the job's own price (`[prices."deepseek-r1:7b"] input = 0, output = 0`), else what is
+known of its name (`core.prices`)."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from overnight.jobs import jobfile
 def rate_of(
     model: str, overrides: Mapping[str, jobfile.Price], *, at: datetime, cache: Literal["", "5m", "1h"] = ""
 ) -> Rate | None:
-    """The rate of `model` at a time (UTC if naive); None if nobody knows it. `cache` is the job's `[prompt] cache`."""
+    """The rate of `model` at a time (UTC if naive); None if nobody knows it. `cache`: the job's `[prompt] cache`."""
     override = overrides.get(model)
     if override is None:
         return prices.known(model, at=at, cache=cache)

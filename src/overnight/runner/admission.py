@@ -101,7 +101,7 @@ class Admission:
         self.in_flight = 0  # Requests of batches.
         self.wake: Callable[[], None] = lambda: None  # Told when there may be more room.
         self.load: Load | None = None  # As last told.
-        self.turned_away: Literal["memory", "rate", "budget"] | None = None  # Which door shut before the last that came.
+        self.turned_away: Literal["memory", "rate", "budget"] | None = None  # What the last one lacked.
         self.rate_free_ms = 0.0  # Loop time until which the limits of its rate let none pass.
         self.took = Tokens(0, 0)  # All answers of batches together.
         self.speed_per_s: float | None = None  # Requests finished in a second at full speed; None: not known yet.
@@ -180,8 +180,8 @@ class Admission:
         )
 
     def admits(self, tokens: Tokens, model: str) -> bool:
-        """Whether a request of about these tokens may enter; if it may later, `wake` is called then. `model` as callers
-        name it."""
+        """Whether a request of about these tokens may enter; if it may later, `wake` is called then. `model` as its
+        caller names it."""
         if self.purse is not None and not self.purse.admits(model, tokens):
             self.turned_away = "budget"
             return False
@@ -275,7 +275,7 @@ class Admission:
     def refused(self, busy: Busy, *, jitter: float) -> None:
         """The engine had no room, or nobody was there."""
         now_ms = self.loop_ms()
-        if not busy.is_away:
+        if not busy.is_away and not self.gate.bursts:  # A single try that is refused says nothing of the window.
             self.window = windows.after_refusal(self.window, now_ms=now_ms)
         if busy.is_away and self._away_since_ms is None:
             self._away_since_ms = now_ms

@@ -80,15 +80,27 @@ class Backlog:
         self.on_low: Callable[[], None] = lambda: None
         self.weights = dict(weights or {})
         self._may_take = may_take
+        self._floor = 0.0  # What the least served of those that wait has got: nobody saves up service by staying away.
+        self._inside: dict[WorkspaceId, float] = {}  # Work that is in engines, as charged.
         self._stretches: list[Stretch] = []
         self._turns: dict[Taker, _Turn] = {}
         self._estimators: dict[str, Estimator] = {}
 
     def add(self, works: Iterable[Work]) -> None:
         """Requests of one segment, in its order."""
-        for (run, model), group in groupby(works, key=attrgetter("run", "model")):
-            self._stretches.append(Stretch(run, model, group))
-            self.served = schedule.lifted(self.served, self.workspaces())
+        waited = self.workspaces()
+        self._stretches += [Stretch(*key, group) for key, group in groupby(works, key=attrgetter("run", "model"))]
+        for workspace in self.workspaces() - waited:
+            self._welcome(workspace)
+
+    def _welcome(self, workspace: WorkspaceId) -> None:
+        """It begins with the least that anybody has got, less its part of what is inside the engines: so it takes all
+        that becomes free until it has that part, and does not wait for the others' turns."""
+        weights = sum(self.weights.get(other, 1.0) for other in self.workspaces())
+        own = self._inside.get(workspace, 0.0) / self.weights.get(workspace, 1.0)
+        credit = max(0.0, sum(self._inside.values()) / weights - own)
+        self.served[workspace] = max(self.served.get(workspace, 0.0), self._floor - credit)
+        self._turns.clear()
 
     def put_back(self, works: Iterable[Work]) -> None:
         """Requests that were taken and have no outcome: in front of what they were taken from."""
@@ -177,6 +189,7 @@ class Backlog:
         if took is None:
             self._uncharge(work)
             return
+        self._inside[work.run.batch.workspace] -= schedule.cost(work.tokens)
         self._add_work(work, schedule.cost(took) - schedule.cost(work.tokens))
         if work.model in self._estimators or len(self._estimators) < _MODELS_MAX:
             self._estimators[work.model] = tokens.learnt(
@@ -193,20 +206,28 @@ class Backlog:
 
     def _charge(self, work: Work) -> None:
         work.tokens = self.estimated(work.model, size_bytes=work.size_bytes, max_tokens=work.max_tokens)
-        self._add_work(work, schedule.cost(work.tokens))
+        self._add_inside(work, schedule.cost(work.tokens))
 
     def _uncharge(self, work: Work) -> None:
-        self._add_work(work, -schedule.cost(work.tokens))
+        self._add_inside(work, -schedule.cost(work.tokens))
         work.tokens = Tokens(0, 0)
+
+    def _add_inside(self, work: Work, cost: float) -> None:
+        workspace = work.run.batch.workspace
+        self._inside[workspace] = self._inside.get(workspace, 0.0) + cost
+        self._add_work(work, cost)
 
     def _add_work(self, work: Work, cost: float) -> None:
         workspace = work.run.batch.workspace
         self.served[workspace] = self.served.get(workspace, 0.0) + cost / self.weights.get(workspace, 1.0)
 
     def _next_turn(self, taker: Taker) -> _Turn | None:
-        self._stretches = [stretch for stretch in self._stretches if stretch.works]
+        waiting = [stretch for stretch in self._stretches if stretch.works]
+        is_low, self._stretches = len(waiting) < len(self._stretches), waiting
+        least = min((self.served.get(workspace, 0.0) for workspace in self.workspaces()), default=self._floor)
+        self._floor = max(self._floor, least)
         allowed = [stretch for stretch in self._stretches if self._may_take(taker, stretch)]
-        if sum(len(stretch.works) for stretch in allowed) <= sum(other.limit for other in {*self._turns, taker}):
+        if is_low or sum(len(stretch.works) for stretch in allowed) <= sum(other.limit for other in {*self._turns, taker}):
             self.on_low()
         if not allowed:
             self._turns.pop(taker, None)

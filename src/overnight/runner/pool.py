@@ -197,10 +197,11 @@ class Pool:
             return None
         while self._suspects and not self._suspects[0].is_open:
             self._suspects.popleft()
-        if self._suspects:
+        is_in_doubt = self.admission.gate.bursts > 0  # It is tried with another request first, if there is one.
+        work = None if self._suspects and not is_in_doubt else self._next_to_ask()
+        if work is None and self._suspects:
             self._is_alone = not self.in_flight
             return self._suspects.popleft() if self._is_alone else None
-        work = self._next_to_ask()
         if work is None:
             self.admission.starved()
             return None
@@ -261,6 +262,7 @@ class Pool:
             else:
                 line, took = result.succeeded(work.custom_id, answer), _tokens(usage)
                 visit.pay(usage)
+        was_in_doubt = self.admission.gate.bursts > 0
         if isinstance(outcome, Broken):
             self._note_broken(work, outcome)
         elif self.admission.gate is not gates.OPEN:
@@ -272,6 +274,7 @@ class Pool:
             jitter=self._entropy.uniform(),
             deaths=work.deaths,
             was_alone=was_alone,
+            was_in_doubt=was_in_doubt,
         )
         match decision:
             case Again(delay_ms=delay_ms):

@@ -22,7 +22,6 @@ from overnight.ports.clock import Clock
 from overnight.store.control import Control
 from overnight.wire.message import Usage
 
-_RETRY_S = 2.0  # A full disk is looked at again this often.
 _LOOK_S = 60.0  # How late a day that began because the clock was set may be noticed.
 _MISSED_MS = 60_000  # How long it is told that a price was missing: three plans of the worker.
 _NAME_MAX = 100  # Characters of a model's name that are repeated to people.
@@ -112,7 +111,7 @@ class Purse:
             return self.shown
         if self._missed is not None and self._clock.now_ms() - self._missed[1] < _MISSED_MS:
             model = self._missed[0]
-            return f"nobody knows what {model!r} costs, so within a budget it is not asked for: set its price in prices"
+            return f"nobody knows what {model!r} costs, so no batch may ask for it: set its price in prices"
         if self._outsized:
             likely = self._outsized / purses.USD
             return f"a request of about {likely:.2f} USD is more than the budget of {self.usd_per_day:.2f} USD a day"
@@ -126,9 +125,9 @@ class Purse:
             return f"{budget} waits for the store to say what is spent"
         if not self.is_shut:
             return f"{budget}: {self.spent_usd:.2f} USD spent, {self.reserved_usd:.2f} USD reserved"
-        if purses.fits(purses.after_left(self._state, self._state.reserved, cost=Decimal(0)), self._state.turned_away):
-            return f"{budget} is reserved for the requests inside"
-        return f"{budget} is spent; opens 00:00 UTC"
+        if purses.is_over(self._state):
+            return f"{budget} is spent; opens 00:00 UTC"
+        return f"{budget} is reserved for the requests inside"
 
     def rate_of(self, model: str) -> Rate | None:
         """What a model costs today, by the name that the engine knows; None if nobody knows."""
@@ -144,7 +143,7 @@ class Purse:
         return self.rate_of(self._aliases.get(model, model)) is not None
 
     def takes(self, model: str) -> bool:
-        """Whether requests for a model may go in now, by the name that callers use; what it misses, it tells health."""
+        """Whether requests for a model may go in now, by the name that callers use. Notes a price that is missing."""
         if self.is_shut:
             return False
         if not self.knows(model):
@@ -235,19 +234,16 @@ class Purse:
 
     async def run(self, control: Control) -> None:
         """Recall, then save and look at the clock until cancelled."""
-        while not await self._tried(control):
-            await asyncio.sleep(_RETRY_S)
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._pause_s()):
-                    await self._changed.wait()
             self._changed.clear()
+            if await self._tried(control):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self._pause_s()):
+                        await self._changed.wait()
             was_shut = self.is_shut
             self._look()
             if was_shut and not self.is_shut:
                 self._wake()
-            if not await self._tried(control):
-                self._changed.set()
             await asyncio.sleep(limits.SPENDING_SAVE_MS / 1000)
 
     async def _tried(self, control: Control) -> bool:

@@ -22,9 +22,11 @@ from overnight.runner.segmentrun import Work
 from overnight.runner.worker import Worker
 from overnight.wire.batch import Count, Instant, rfc3339, rfc3339_or_none
 
-Door: TypeAlias = Literal["away", "gate", "hours", "signal", "window", "people", "rate", "memory", "budget", "nothing"]
+Door: TypeAlias = Literal[
+    "away", "gate", "hours", "signal", "window", "people", "rate", "memory", "budget", "nothing"
+]
 DOORS: Sequence[Door] = get_args(Door)
-_CLOSED = ("away", "gate", "budget", "hours", "signal", "rate")  # What holds a batch up for a reason that is not other work.
+_CLOSED = ("away", "gate", "budget", "hours", "signal", "rate")  # What holds a batch up, and is not other work.
 _NAMED_MAX = 3  # Engines in one sentence.
 
 
@@ -153,6 +155,7 @@ def held_by(pool: Pool, *, now_ms: int) -> Door:
         ("window", inside >= limit),
         ("people", not admission.has_room()),
         ("memory", admission.turned_away == "memory"),
+        ("budget", admission.turned_away == "budget"),
         ("rate", _rate_wait_ms(pool) > 0),
     )
     return next((door for door, is_shut in doors if is_shut), "nothing")

@@ -64,7 +64,7 @@ class Ended(Struct, frozen=True, kw_only=True):
 
 
 class Rule(Struct, frozen=True, kw_only=True):
-    """What is different from ours. `deal`: to which engine a request belongs for good."""
+    """What is different from ours. `deal` says to which engine a request belongs for good."""
 
     name: str
     has_guard: bool = True
@@ -72,7 +72,7 @@ class Rule(Struct, frozen=True, kw_only=True):
     is_by_age: bool = False
     is_in_requests: bool = False  # A request is a request, whatever tokens it takes.
     is_by_batch: bool = False  # Every batch is a workspace of its own.
-    deal: Callable[[int, Sizes], int] | None = None
+    deal: Callable[[Submitted, int], int] | None = None  # Of a request of this batch, by its place.
 
 
 OURS = Rule(name="ours")
@@ -117,6 +117,17 @@ class Replica(StepEngine):
         workspace = call.params.rpartition(b" of=")[2].decode()
         self.cost_of[workspace] += round(schedule.cost(Tokens(sizes.input, sizes.output)))
         return Answered(_MUTE) if self.is_mute else outcome
+
+
+class Part(Replica):
+    """A fixed part of the window of another: what a workspace has that shares an engine with nobody."""
+
+    def __init__(self, whole: Replica, *, window: int) -> None:
+        super().__init__(whole.profile, name="part", window=window)
+        self._whole = whole
+
+    async def answer(self, call: Call) -> Outcome:
+        return await self._whole.answer(call)
 
 
 class _Watch:
@@ -254,7 +265,7 @@ class Drive:
         deal = self.rule.deal
         for work, (place, sizes) in zip(works, given, strict=True):
             work.size_bytes, work.max_tokens = sizes.input * _BYTES_PER_TOKEN, item.max_tokens
-            work.model = "m" if deal is None else f"m{deal(place, sizes) % len(self.engines)}"
+            work.model = "m" if deal is None else f"m{deal(item, place) % len(self.engines)}"
             if self.rule.is_in_requests:
                 work.size_bytes = work.max_tokens = 1
         self.fleet.backlog.add(sorted(works, key=_model))

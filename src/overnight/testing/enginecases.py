@@ -16,7 +16,7 @@ from overnight.engines.engine import Call, Engine, Load
 from overnight.wire import message
 
 CASE_S: Final = 15.0  # A hang fails; the slowest case takes a few seconds on an idle machine.
-ENDLESS_TOKENS: Final = 1_500  # Of the answers that are given up on the way.
+ENDLESS_TOKENS: Final = 600  # Of the answers that are given up on the way.
 
 SYSTEM: Final = 'Extract the invoice line as JSON with the keys "department", "amount" and "description".'
 LINE: Final = "Marketing - printer paper - Rs 640"
@@ -27,16 +27,24 @@ SIZE: Final = {
     "additionalProperties": False,
 }
 TOOL: Final = {"name": "choose", "description": "Choose a size.", "input_schema": SIZE}
+ENDLESS: Final = {
+    "type": "object",
+    "properties": {"said": {"const": "all work and no play makes jack a dull boy " * 100}},
+    "required": ["said"],
+    "additionalProperties": False,
+}
 
 Departure: TypeAlias = Literal[
     "any_model",
     "cached_tokens",
+    "cancel",
     "count_tokens",
     "echoes_prefill",
     "forced_tool",
     "image",
     "load",
     "odd_content",
+    "own_errors",
     "priority",
     "schema",
     "stop_sequence",
@@ -45,12 +53,14 @@ Departure: TypeAlias = Literal[
 DEPARTURES: Final[Mapping[Departure, str]] = {
     "any_model": "answers to any model name",
     "cached_tokens": "`usage` does not tell what came from the cache",
+    "cancel": "goes on with a whole answer that nobody waits for any more",
     "count_tokens": "`count_tokens` is not what `usage` counts",
     "echoes_prefill": "a final assistant message is repeated in the answer",
     "forced_tool": "`tool_choice` is not enforced",
     "image": "an image is a failure of the engine, not of the request",
     "load": "does not tell how many requests run and wait",
     "odd_content": "empty or odd content is a failure of the engine, not of the request",
+    "own_errors": "names its errors in words of its own",
     "priority": "interactive requests do not overtake batches",
     "schema": "`output_config.format` is not enforced",
     "stop_sequence": "`stop_reason` does not tell that a stop sequence matched",
@@ -98,10 +108,8 @@ class EngineCases:
         )
 
     def endless(self, **params: Any) -> Call:
-        """A call whose answer goes on for long, with any model that keeps to a schema, and with many that do not."""
-        line = {"const": "all work and no play makes jack a dull boy " * 10}
-        schema = {"type": "array", "items": line, "minItems": 100}
-        wanted = {"format": {"type": "json_schema", "schema": schema}}
+        """A call whose answer goes on for `ENDLESS_TOKENS`: the schema allows no early end."""
+        wanted = {"format": {"type": "json_schema", "schema": ENDLESS}}
         return self.call("Count to 9000.", max_tokens=ENDLESS_TOKENS, output_config=wanted, **params)
 
 
@@ -146,7 +154,7 @@ def _named_as(original: Callable[..., Any], test: Test) -> Test:
     return test
 
 
-# --- Steps ------------------------------------------------------------------------------------------------------------
+# --- Steps -------------------------------------------------------------------------------------------------------
 
 
 def read(outcome: Outcome) -> dict[str, Any]:
@@ -193,7 +201,7 @@ async def load_of(engine: Engine) -> Load:
     return load
 
 
-async def becomes(engine: Engine, inside: int) -> None:
-    """Ask for the load until it says that so many requests are inside."""
+async def becomes(engine: Engine, inside: int, *, unless: asyncio.Task[Outcome] | None = None) -> None:
+    """Ask for the load until it says that so many requests are inside. It must before `unless` is done."""
     while (load := await load_of(engine)).running + load.waiting != inside:
-        await asyncio.sleep(0)
+        assert unless is None or not unless.done(), f"{load}: not {inside} inside before the other one has ended"

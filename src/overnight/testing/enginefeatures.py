@@ -1,4 +1,4 @@
-"""Claims about what an engine can do beyond text: schemas, tools, images, caches, counts. Its `capabilities` decide."""
+"""Claims about what an engine can do beyond text, by its `capabilities`: schemas, tools, images, caches, counts."""
 
 import base64
 import struct

@@ -135,8 +135,18 @@ class LeaseCases(ControlCases):
         await created(control, "away", segments=2, model="gpu")
         await created(control, "here", segments=1, model="cpu")
         await created(control, "both", segments=1)
-        wanted = Wanted(requests=99, segments=9, full=frozenset({"gpu", "else"}))
+        wanted = Wanted(requests=99, segments=9, full=frozenset({"gpu", "else"}), held=EVERYBODY)
         assert _segments(await control.lease("w1", wanted=wanted, now_ms=T0)) == [("here", 0), ("both", 0)]
+
+    @case
+    async def test_who_has_nothing_here_gets_a_segment_of_a_full_model_but_of_a_closed_one_nobody_does(
+        self, control: Control
+    ) -> None:
+        await created(control, "night", segments=1, model="gpu", workspace=THEIRS)
+        await created(control, "day", segments=2, model="cpu", workspace=THEIRS)
+        both = frozenset({"gpu", "cpu"})
+        wanted = Wanted(requests=0, segments=9, full=both, closed=frozenset({"gpu"}), held=frozenset({OURS}))
+        assert _segments(await control.lease("w1", wanted=wanted, now_ms=T0)) == [("day", 0)]
 
     @case
     async def test_a_full_model_keeps_no_batch_from_ending(self, control: Control) -> None:

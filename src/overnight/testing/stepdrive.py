@@ -201,7 +201,7 @@ class Drive:
         return 0 if asyncio.get_running_loop().time() < self._closed_until_s else self.policy.room(self)
 
     def _wake(self) -> None:
-        for _ in range(min(len(self._idle), self.policy.room(self))):
+        for _ in range(min(len(self._idle), self._room())):
             future = self._idle.pop()
             if not future.done():
                 future.set_result(None)

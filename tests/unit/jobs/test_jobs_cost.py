@@ -4,9 +4,9 @@ from decimal import Decimal
 
 import pytest
 
+from overnight.core.prices import Prices, Rate
 from overnight.jobs.cost import Cost, Tokens, about, cost_of, money, per_year
 from overnight.jobs.jobfile import Currency
-from overnight.core.prices import Prices, Rate
 
 RATE = Rate(
     batch=Prices(Decimal("0.5"), Decimal("2.5"), Decimal("0.05"), Decimal("0.625")),

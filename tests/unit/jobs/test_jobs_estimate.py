@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from overnight.core.prices import Prices, Rate
 from overnight.jobs.cost import Tokens
 from overnight.jobs.estimate import (
     Estimate,
@@ -17,7 +18,6 @@ from overnight.jobs.estimate import (
     table,
 )
 from overnight.jobs.jobfile import Batch, Currency
-from overnight.core.prices import Prices, Rate
 
 ONE = Prices(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
 RATE = Rate(batch=ONE, realtime=Prices(*(price * 2 for price in ONE)))

@@ -210,10 +210,14 @@ def test_an_account_without_money_makes_no_errored_rows(tmp_path: Path) -> None:
 
     def script(custom_id: str, params: dict[str, Any]) -> Outcome:
         tries[said(params)] += 1
-        return double.failed("billing_error", "pay") if tries[said(params)] <= 9 else echo(custom_id, params)
+        if tries[said(params)] <= 9:
+            return double.failed("billing_error", "pay")
+        is_unlucky = tries[said(params)] < 9 + limits.ATTEMPTS_MAX
+        return double.failed("api_error", "try later") if is_unlucky else echo(custom_id, params)
 
     sky = Sky(tmp_path, script)
     sky.live(lambda night: check_echoes(night, 1))
+    assert sky.asked() == {"r0": 9 + limits.ATTEMPTS_MAX}, "nor is it an attempt"
 
 
 @pytest.mark.parametrize("fault", ["lose_rows", "duplicate_rows", "extra_rows"])

@@ -1,17 +1,22 @@
 """runner.handoff when something ends early: a process, a connection, a batch of ours. Nothing is paid twice."""
 
 import asyncio
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
-from skies import HOUR_S, Sky, answers, echoes, nothing_is_left, requests
+from runs import begun, run_of
+from skies import HOUR_S, Sky, answers, echo, echoes, nothing_is_left, requests, said
 
 from overnight import limits
 from overnight.core.batch import Batch
-from overnight.core.handoff import HANDOFF_ID_ENTROPY_BYTES, name, new_id
+from overnight.core.handoff import HANDOFF_ID_ENTROPY_BYTES, Handoff, Part, name, new_id, packed
 from overnight.core.lease import SegmentRef
 from overnight.ids import BatchId
+from overnight.runner.held import Held
 from overnight.testing.handingover import Night
+from overnight.testing.hosted import Outcome, expired
 from overnight.testing.hostedbatch import Batch as HostedBatch
 
 COUNT = 25
@@ -74,6 +79,52 @@ def test_nor_does_it_with_many_batches_few_leases_and_a_lagging_list(mark: str, 
     sky.die_at(mark, twice.begin, times=2)
     sky.live(twice.end)
     twice.check_paid_once()
+
+
+def test_a_handoff_is_forgotten_after_its_results_are_durable_not_before(tmp_path: Path) -> None:
+    """A request that is to be asked again keeps its segment open, so that only a checkpoint can hold the others."""
+    tries = Counter[str]()
+
+    def script(custom_id: str, params: dict[str, Any]) -> Outcome:
+        tries[said(params)] += 1
+        return expired() if said(params) == "r5" and tries["r5"] == 1 else echo(custom_id, params)
+
+    twice = Twice(Sky(tmp_path, script))
+    twice.sky.die_at("handoff.collected", twice.begin)
+    twice.sky.live(twice.end)
+    assert twice.sky.asked() == {f"r{index}": 2 if index == 5 else 1 for index in range(COUNT)}
+
+
+def test_a_next_process_holds_no_params_of_what_the_upstream_has(tmp_path: Path) -> None:
+    sky = Sky(tmp_path)
+    sky.hosted.hold()
+    twice = Twice(sky)
+
+    async def look(night: Night) -> None:
+        await asyncio.sleep(60)
+        works = [work for run in night.runs.values() for work in run.open.values()]
+        assert [len(work.params) for work in works] == [0] * COUNT
+
+    sky.live(twice.begin_briefly)
+    sky.live(look)
+
+
+def test_a_lease_that_was_given_up_is_no_end_of_the_wanting() -> None:
+    """Its requests are closed for us, but whoever leases the segment next wants the results."""
+    run = run_of(3)
+    works = begun(run, ["a", "b", "c"])
+    segment = run.lease.segment
+    held = Held(Handoff(id="h", engine="e", requests=2, created_at_ms=0), [Part(segment, packed([0, 2]))])
+
+    async def main() -> None:
+        assert held.join(run, works) == [works[1]]
+        assert (held.unleased, held.is_open, held.is_wanted) == (set(), True, True)
+        run.abandon()
+        assert (held.unleased, held.is_open, held.is_wanted) == ({segment}, True, True)
+        held.keep_only([])
+        assert (held.is_open, held.is_wanted) == (False, False)
+
+    asyncio.run(main())
 
 
 def test_results_of_segments_that_are_leased_late_are_waited_for(tmp_path: Path) -> None:
