@@ -2,9 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ENVIRONMENT := .venv/.installed
+VLLM ?= /tmp/overnight-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-long sdks bench fuzz clean
+.PHONY: help setup demo test lint test-fast test-long test-vllm sdks bench fuzz clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +40,12 @@ test-fast: setup ## tests without the slow suites
 test-long: setup sdks ## the longer runs: more seeds, crash points and cases
 	OVERNIGHT_LONG=1 $(BIN)/pytest tests
 
+test-vllm: setup ## the engine suite on vLLM for CPU, 3.5 GB, installed outside of the checkout
+	OVERNIGHT_VLLM=$(VLLM) tests/vllm/install.sh
+	OVERNIGHT_VLLM=$(VLLM) $(BIN)/pytest tests/vllm
+
 bench: setup ## all benchmarks, one JSON line each
-	for script in ingest results dispatch creates transports embedded jobs; do $(BIN)/python benchmarks/$$script.py; done
+	for script in ingest results dispatch creates transports embedded prefix beside jobs; do $(BIN)/python benchmarks/$$script.py; done
 
 fuzz: setup ## every fuzz target for a minute, 11 minutes in all; a finding lies in build/
 	$(BIN)/pip install --quiet atheris==3.0.0

@@ -5,7 +5,8 @@ write the line, checkpoint every 200 ms, seal. Limit: a bare epoll loop that sen
 The engine is `overnight.testing.upstream`, a process of its own that answers at once.
 
 Judged: CPU time of this process over the requests, because the engine and whatever else runs here share the cores;
-at 64 in flight, which is what a server gets unless set otherwise. 256 stands beside it.
+with at most 64 in flight, which is what a server gets unless set otherwise: the pool finds its own number below it
+(`core.window`). 256 stands beside it.
 
     python benchmarks/dispatch.py [--requests 20000] [--rounds 5]
 """

@@ -86,7 +86,8 @@ def table(*, seed: int, is_full: bool) -> None:
         "flood, priority": flood,
         **{f"at most {bound}": meet(Bound(bound), for_s, seed=seed) for bound in (1, 2, 4, 8)},
         **{
-            f"ours, patience {patience}": meet(ours(patience), for_s, seed=seed) for patience in (1.25, 1.4, 2.0, 3.0)
+            f"ours, patience {patience}": meet(ours(patience), for_s, seed=seed)
+            for patience in (1.25, 1.4, 2.0, 2.2, 3.0)
         },
         "ours, 1.4, no load": meet(ours(1.4), for_s, seed=seed, tells_load=False),
         "ours, 1.4, no first": meet(ours(1.4), for_s, seed=seed, tells_first_token=False),

@@ -144,7 +144,8 @@ def test_serve_says_when_each_engine_with_hours_opens(tmp_path: Path, upstream: 
     with running_server(tmp_path / "data", "--config", str(config)) as started:
         out = started.process.stdout
         assert out is not None
-        said = out.readline()
+        started.process.terminate()
+        said = out.read()
     assert said.startswith(f"engine chat+{upstream} opens ")
     assert said.endswith(" UTC\n")
 

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from overnight.core.retry import Answered, Broken, Outcome, Refused
 from overnight.engines.embedded import Embedded, tiny_weights
-from overnight.engines.engine import Call, Engine
+from overnight.engines.engine import Call, Engine, Load
 from overnight.errors import ApiError, UsageError
 from overnight.ports.entropy import SystemEntropy
 
@@ -324,6 +325,63 @@ def test_more_calls_than_slots_are_all_answered(engine: Embedded) -> None:
         return await asyncio.gather(*(engine.answer(call(max_tokens=2)) for _ in range(30)))
 
     assert all(isinstance(outcome, Answered) for outcome in asyncio.run(flood()))
+
+
+def test_it_tells_who_runs_in_a_slot_and_who_waits_for_one() -> None:
+    async def case() -> list[Load | None]:
+        engine = embedded(in_flight_max=1)  # Two slots.
+        await engine.start()
+        seen = [await engine.load()]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(engine.answer(long_call())) for _ in range(5)]
+            await asyncio.sleep(0)
+            seen.append(await engine.load())
+            for task in tasks:
+                task.cancel()
+        seen.append(await engine.load())
+        await engine.close()
+        return seen
+
+    nobody = Load(running=0, waiting=0)
+    assert asyncio.run(case()) == [nobody, Load(running=2, waiting=3), nobody]
+
+
+def test_the_first_token_is_told_on_the_loop_while_the_rest_is_in_the_making(engine: Embedded) -> None:
+    async def case() -> tuple[list[bool], bool]:
+        first, on_main_thread = asyncio.Event(), []
+
+        def on_first_token() -> None:
+            on_main_thread.append(threading.current_thread() is threading.main_thread())
+            first.set()
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(engine.answer(replace(long_call(), on_first_token=on_first_token)))
+            await first.wait()
+            was_done = task.done()
+            task.cancel()
+        return on_main_thread, was_done
+
+    assert asyncio.run(case()) == ([True], False)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        pytest.param({"text": "word " * 1500}, id="a prompt that is read in many steps"),
+        pytest.param({"max_tokens": 1}, id="one token"),
+        pytest.param({"tools": [TOOL], "tool_choice": {"type": "any"}}, id="a forced tool"),
+    ],
+)
+def test_the_first_token_is_told_once(engine: Embedded, params: dict[str, Any]) -> None:
+    told: list[None] = []
+    message_of(asyncio.run(engine.answer(replace(call(**params), on_first_token=lambda: told.append(None)))))
+    assert len(told) == 1
+
+
+def test_no_token_is_told_of_a_prompt_that_is_refused(engine: Embedded) -> None:
+    told: list[None] = []
+    outcome = asyncio.run(engine.answer(replace(call("word " * 9000), on_first_token=lambda: told.append(None))))
+    assert (type(outcome), told) == (Refused, [])
 
 
 def test_it_says_what_it_serves(engine: Embedded) -> None:

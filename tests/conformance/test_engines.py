@@ -13,6 +13,7 @@ from overnight.engines.engine import Call, Engine
 from overnight.engines.messages import Messages
 from overnight.engines.openai import Chat
 from overnight.ports.entropy import SystemEntropy
+from overnight.testing.enginecases import ENDLESS, ENDLESS_TOKENS
 from overnight.testing.enginesuite import EngineSuite, RemoteEngineSuite, departure_table
 from overnight.testing.processes import running_server
 
@@ -57,7 +58,7 @@ class TestEmbedded(EngineSuite):
 
 class TestMessagesOnLlama(RemoteEngineSuite):
     words_too_many = WORDS_TOO_MANY
-    allows = frozenset({"any_model", "echoes_prefill", "schema", "stop_sequence"})
+    allows = frozenset({"any_model", "cancel", "echoes_prefill", "image", "own_errors", "schema", "stop_sequence"})
 
     @pytest.fixture(autouse=True)
     def _served(self, llama_url: str) -> None:
@@ -66,14 +67,16 @@ class TestMessagesOnLlama(RemoteEngineSuite):
     def engine_at(self, url: str) -> Engine:
         return Messages(url, in_flight_max=SLOTS)
 
-    def endless(self, **params: Any) -> Call:
-        """Nonsense has no end."""
-        return self.call("support " * 50, **({"temperature": 5, "max_tokens": 3_000} | params))
+    def endless(self, *, tokens: int = ENDLESS_TOKENS, **params: Any) -> Call:
+        """Schemas are ignored here, but tools are not."""
+        tool = {"name": "endless", "description": "Say it.", "input_schema": ENDLESS}
+        choice = {"type": "tool", "name": "endless"}
+        return self.call("Go on.", max_tokens=tokens, tools=[tool], tool_choice=choice, **params)
 
 
 class TestChatOnLlama(RemoteEngineSuite):
     words_too_many = WORDS_TOO_MANY
-    allows = frozenset({"any_model"})
+    allows = frozenset({"any_model", "cancel"})
 
     @pytest.fixture(autouse=True)
     def _served(self, llama_url: str) -> None:

@@ -46,7 +46,7 @@ def _entry(group: Group) -> str:
 def created(server: ServerProcess, model: str, texts: Sequence[str]) -> str:
     """The id of a batch of these texts; its custom_ids are `r0`, `r1`, …"""
     with closing(WireClient(server.url)) as client:
-        requests = [request(f"r{index}", text, model=model) for index, text in enumerate(texts)]
+        requests = [request(custom_id, text, model=model) for custom_id, text in by_id(texts).items()]
         return str(client.create(requests)["id"])
 
 
@@ -66,12 +66,17 @@ def rows(server: ObservedServer, batch_id: str, count: int) -> dict[str, Any]:
     return found
 
 
-def check_answers(found: Mapping[str, Any], asked: Sequence[str]) -> None:
+def by_id(asked: Sequence[str]) -> dict[str, str]:
+    """The custom_id of each prompt of a batch."""
+    return {f"r{index}": text for index, text in enumerate(asked)}
+
+
+def check_answers(found: Mapping[str, Any], asked: Mapping[str, str]) -> None:
     """Every request succeeded, with the answer to its own prompt."""
     wrong = {name: row for name, row in found.items() if row["type"] != "succeeded"}
     assert not wrong, f"{len(wrong)} of {len(found)}, such as {next(iter(wrong.items()))}"
     said = {name: row["message"]["content"][0]["text"] for name, row in found.items()}
-    assert said == {f"r{index}": f"echo: {text}" for index, text in enumerate(asked)}
+    assert said == {name: f"echo: {text}" for name, text in asked.items()}
 
 
 def speed_before(engines: Sequence[FaultyEngine], began_s: float) -> float:

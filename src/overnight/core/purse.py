@@ -93,11 +93,12 @@ def likely_cost(rate: Rate, tokens: Tokens, *, is_batched: bool) -> Decimal:
 
 
 def true_cost(rate: Rate, usage: Usage) -> Decimal:
-    """What an answer cost. It says itself whether it came out of a batch (`service_tier`)."""
+    """What an answer cost. It says itself whether it came out of a batch (`service_tier`). A count below 0 is none:
+    no server gives money back."""
     prices: Prices = rate.batch if usage.service_tier == "batch" else rate.realtime
     return (
-        usage.input_tokens * prices.input
-        + usage.output_tokens * prices.output
-        + (usage.cache_read_input_tokens or 0) * prices.cache_read
-        + (usage.cache_creation_input_tokens or 0) * prices.cache_write
+        max(0, usage.input_tokens) * prices.input
+        + max(0, usage.output_tokens) * prices.output
+        + max(0, usage.cache_read_input_tokens or 0) * prices.cache_read
+        + max(0, usage.cache_creation_input_tokens or 0) * prices.cache_write
     )

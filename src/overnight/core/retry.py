@@ -101,7 +101,7 @@ def decide(
 
     `deaths` is how often an engine was lost with this request inside, this time included; `was_alone` whether it was
     the only one then. A request that was there twice is suspect: it runs alone, and a third loss is its own doing,
-    unless the engine `was_in_doubt`: it had answered nothing since it last failed, and may be losing whatever it gets.
+    unless the engine `was_in_doubt`: it had answered nothing since it last failed, and may be losing all it gets.
     A `Busy` engine is not decided here but by `core.gate`: it pauses the engine, not the request.
     """
     match outcome:

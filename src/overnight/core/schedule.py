@@ -22,6 +22,9 @@ from overnight.ids import WorkspaceId
 
 URGENT_MS = 3_600_000  # While no speed is known, the last hour before expires_at is taken as danger.
 GUARD_SHARE = 0.9  # Of what an engine can do before a deadline: beyond it the deadline is in danger.
+GUARD_MS = (
+    60_000  # Before it: what is inside then is still to be answered, and danger is looked for now and then only.
+)
 OUTPUT_WEIGHT = 2  # An output token counts as two of input, as in the paper.
 
 
@@ -55,7 +58,7 @@ def danger_until_ms(demands: Iterable[Demand], *, per_s: float | None, now_ms: i
     requests, danger_ms = 0, None
     for item in ahead:
         requests += item.requests
-        if requests >= GUARD_SHARE * per_s * (item.deadline_ms - now_ms) / 1000:
+        if requests >= GUARD_SHARE * per_s * (item.deadline_ms - GUARD_MS - now_ms) / 1000:
             danger_ms = item.deadline_ms
     return danger_ms
 

@@ -112,7 +112,7 @@ def after_refusal(window: Window, *, now_ms: float) -> Window:
     """The window after the engine had no room (429, 503, 529): a quarter less, once per burst."""
     if window.is_fixed or (window.cut_at_ms and now_ms < window.cut_at_ms + BURST_MS):
         return window
-    limit = max(1, int(window.limit * CUT))
+    limit = int(window.limit * CUT)
     window = replace(
         window, ceiling=window.limit, cut_at_ms=now_ms, base=0, is_ramping=False, step=STEP, is_upward=True
     )

@@ -133,7 +133,7 @@ class Unlimited:
         """Nothing that can be seen without asking it."""
         return True
 
-    def wait_ms(self, tokens: Tokens) -> int:  # noqa: ARG002
+    def wait_ms(self, tokens: Tokens) -> int:
         """There is no limit of its rate."""
         return 0
 

@@ -21,50 +21,32 @@ from overnight.core import gate as gates
 from overnight.core import offpeak
 from overnight.core import window as windows
 from overnight.core.offpeak import Due, Hours
-from overnight.core.retry import Busy, Outcome
+from overnight.core.retry import Busy
 from overnight.core.tokens import Tokens
 from overnight.engines.engine import Engine, Load
 from overnight.ports.clock import Clock
 from overnight.runner.purse import Bill, Purse
 from overnight.runner.signal import Meter
-from overnight.wire.message import Usage
 
 PERIOD_S = 0.5  # Between two looks at how an engine does.
 _SPEED_MEMORY = 0.02  # Weight of the newest answer in the speed.
+_ANSWERS_MAX = 256  # Older ones weigh less than a hundredth in a pace.
 
 
 class Visit:
     """One request of a batch inside the engine."""
 
-    __slots__ = ("_admission", "_bill", "began_ms", "is_prefilled", "tokens")
+    __slots__ = ("began_ms", "bill", "is_prefilled", "tokens")
 
-    def __init__(self, admission: "Admission", tokens: Tokens, bill: Bill | None) -> None:
-        self._admission, self.tokens, self._bill = admission, tokens, bill
-        self.began_ms = admission.loop_ms()
+    def __init__(self, tokens: int, bill: Bill | None) -> None:
+        self.tokens = tokens  # As estimated.
+        self.bill = bill  # Within a budget; to be paid or closed.
+        self.began_ms = asyncio.get_running_loop().time() * 1000
         self.is_prefilled = False  # Or gone.
 
     def on_first_token(self) -> None:
         """Its first token is there."""
         self.is_prefilled = True
-
-    def leave(self) -> None:
-        """It is not inside any more."""
-        self.is_prefilled = True
-        self._admission.left(self)
-
-    def answered(self, took: Tokens) -> None:
-        """It was answered, or broke, before it left."""
-        self._admission.finished(took, ms=self._admission.loop_ms() - self.began_ms)
-
-    def pay(self, usage: Usage) -> None:
-        """It was answered, which cost this."""
-        if self._bill is not None:
-            self._bill.pay(usage)
-
-    def close(self, outcome: Outcome | None) -> None:
-        """Nothing more will be paid for it. None: it was stopped."""
-        if self._bill is not None:
-            self._bill.close(outcome)
 
 
 class Guest:
@@ -103,7 +85,6 @@ class Admission:
         self.load: Load | None = None  # As last told.
         self.turned_away: Literal["memory", "rate", "budget"] | None = None  # What the last one lacked.
         self.rate_free_ms = 0.0  # Loop time until which the limits of its rate let none pass.
-        self.took = Tokens(0, 0)  # All answers of batches together.
         self.speed_per_s: float | None = None  # Requests finished in a second at full speed; None: not known yet.
         self._away_since_ms: float | None = None
         self._engine, self._clock = engine, clock
@@ -111,6 +92,8 @@ class Admission:
         self._completed = self._tokens = 0  # In this period.
         self._was_starved = False
         self._pace = besides.Pace()
+        self._answers = deque[tuple[float, int]](maxlen=_ANSWERS_MAX)  # Milliseconds and output that it has not seen.
+        self._input = self._output = 0  # Tokens of all answers.
         self._young: deque[Visit] = deque()  # By when they began; those that are prefilled leave lazily.
         self._stirred = asyncio.Event()
 
@@ -148,6 +131,11 @@ class Admission:
         return asyncio.get_running_loop().time() * 1000
 
     @property
+    def took(self) -> Tokens:
+        """All answers of batches together."""
+        return Tokens(self._input, self._output)
+
+    @property
     def tokens_in_flight(self) -> int:
         """Of the requests of batches inside, as estimated."""
         return self._tokens_in_flight
@@ -161,8 +149,10 @@ class Admission:
 
     def has_room(self) -> bool:
         """Whether one more request of a batch may enter."""
-        if self.is_away or self.is_spent:
+        if self.in_flight >= self.window.limit or self.is_away or self.is_spent:
             return False
+        if self.gate is gates.OPEN and self.beside is besides.NOBODY and self.share >= 1.0:
+            return True  # Most of the time.
         now_ms = self.loop_ms()
         window = gates.room(self.gate, now_ms=now_ms, in_flight_max=self.window.limit)
         if self.share < 1.0:
@@ -207,34 +197,37 @@ class Admission:
 
     def enter(self, tokens: Tokens, model: str) -> Visit:
         """A request of a batch goes in."""
-        visit = Visit(self, tokens, None if self.purse is None else self.purse.take(model, tokens))
+        total = tokens.total
+        visit = Visit(total, None if self.purse is None else self.purse.take(model, tokens))
         self._young.append(visit)
         while self._young[0].is_prefilled:
             self._young.popleft()
         self.in_flight += 1
-        self._tokens_in_flight += tokens.total
+        self._tokens_in_flight += total
         if not self.window.is_fixed:
             self._stirred.set()
         return visit
 
     def left(self, visit: Visit) -> None:
         """A request of a batch is not inside any more."""
+        visit.is_prefilled = True
         self.in_flight -= 1
-        self._tokens_in_flight -= visit.tokens.total
+        self._tokens_in_flight -= visit.tokens
 
-    def finished(self, took: Tokens, *, ms: float) -> None:
-        """A request of a batch was worked on for so long; it has left already."""
+    def finished(self, visit: Visit, took: Tokens) -> None:
+        """A request of a batch was answered, or broke; it has left already."""
+        ms = asyncio.get_running_loop().time() * 1000 - visit.began_ms
         self._completed += 1
-        self._tokens += took.total
-        self.took = Tokens(self.took.input + took.input, self.took.output + took.output)
-        self._pace = besides.after_answer(self._pace, latency_ms=ms, output_tokens=took.output)
+        self._tokens += took.input + took.output
+        self._input += took.input
+        self._output += took.output
+        self._answers.append((ms, took.output))
         inside = self.in_flight + 1
         if 2 * inside < self.window.limit or ms <= 0:
             return
-        seen = inside / ms * 1000  # Little's law.
-        if self.speed_per_s is None:
-            self.speed_per_s = seen
-        self.speed_per_s += _SPEED_MEMORY * (seen - self.speed_per_s)
+        seen_s = ms / inside / 1000  # Little's law; the mean of its inverse would count short answers too much.
+        mean_s = seen_s if self.speed_per_s is None else 1 / self.speed_per_s
+        self.speed_per_s = 1 / (mean_s + _SPEED_MEMORY * (seen_s - mean_s))
 
     def arrive(self, *, shows_first_token: bool) -> Guest:
         """A request of somebody who waits goes in."""
@@ -258,6 +251,9 @@ class Admission:
             self._young.popleft()
         if self._engine.capabilities.tells_first_token:
             return sum(not visit.is_prefilled for visit in self._young)
+        while self._answers:  # Looked at only now: mostly nobody is there, and nobody asks.
+            ms, output_tokens = self._answers.popleft()
+            self._pace = besides.after_answer(self._pace, latency_ms=ms, output_tokens=output_tokens)
         prefill_ms = besides.prefill_ms(self._pace)
         young = [visit for visit in self._young if not visit.is_prefilled and now_ms < visit.began_ms + prefill_ms]
         if young and math.isfinite(prefill_ms):
@@ -281,6 +277,10 @@ class Admission:
             self._away_since_ms = now_ms
         self.gate = gates.after_busy(self.gate, now_ms=now_ms, asked_ms=busy.retry_after_ms, jitter=jitter)
         self._stirred.set()
+
+    def recovered(self) -> None:
+        """The engine answered, so it is there, whatever others were told before."""
+        self.gate, self._away_since_ms = gates.OPEN, None
 
     def broke(self) -> None:
         """The breaker has closed the gate: the engine is looked at before it is asked again."""
@@ -313,19 +313,22 @@ class Admission:
 
     async def _look(self) -> None:
         self.load = await self._engine.load() if self._engine.capabilities.tells_load else None
-        load = self.load
+        load, now_ms = self.load, self.loop_ms()
+        peoples = 0
+        if not besides.is_idle(self.beside, now_ms=now_ms):  # What is kept for them is in use.
+            peoples = besides.reserved(self.beside, window=self.window.limit, now_ms=now_ms)
         seen = windows.Period(
             ms=PERIOD_S * 1000,
             completed=self._completed,
             tokens=self._tokens,
-            in_flight=self.in_flight,
+            in_flight=self.in_flight + self.interactive,
             tokens_in_flight=self._tokens_in_flight,
-            is_saturated=not self._was_starved and self.in_flight >= self.window.limit,
+            is_saturated=not self._was_starved and self.in_flight + peoples >= self.window.limit,
             running=load.running if load else 0,
             waiting=load.waiting if load else None,
             kv_share=load.kv_share if load else None,
             preemptions=load.preemptions if load else None,
         )
-        self.window = windows.after_period(self.window, seen, now_ms=self.loop_ms())
+        self.window = windows.after_period(self.window, seen, now_ms=now_ms)
         self._completed = self._tokens = 0
         self._was_starved = False

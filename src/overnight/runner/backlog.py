@@ -17,6 +17,7 @@ from typing import Protocol
 
 from overnight.core import schedule, tokens
 from overnight.core.tokens import Estimator, Tokens
+from overnight.engines.engine import Engine
 from overnight.ids import WorkspaceId
 from overnight.runner.segmentrun import SegmentRun, Work
 
@@ -28,6 +29,11 @@ _MODELS_MAX = 1_000  # Whose answers are remembered for estimates.
 
 class Taker(Protocol):
     """Who takes requests: the pool of one engine, or a hand-off."""
+
+    @property
+    def engine(self) -> Engine:
+        """For which engine."""
+        ...
 
     @property
     def limit(self) -> int:
@@ -80,8 +86,10 @@ class Backlog:
         self.on_low: Callable[[], None] = lambda: None
         self.weights = dict(weights or {})
         self._may_take = may_take
-        self._floor = 0.0  # What the least served of those that wait has got: nobody saves up service by staying away.
-        self._inside: dict[WorkspaceId, float] = {}  # Work that is in engines, as charged.
+        self._on_ready: list[Callable[[], None]] = []
+        self._floor = (
+            0.0  # What the least served of those that wait has got: nobody saves up service by staying away.
+        )
         self._stretches: list[Stretch] = []
         self._turns: dict[Taker, _Turn] = {}
         self._estimators: dict[str, Estimator] = {}
@@ -91,16 +99,8 @@ class Backlog:
         waited = self.workspaces()
         self._stretches += [Stretch(*key, group) for key, group in groupby(works, key=attrgetter("run", "model"))]
         for workspace in self.workspaces() - waited:
-            self._welcome(workspace)
-
-    def _welcome(self, workspace: WorkspaceId) -> None:
-        """It begins with the least that anybody has got, less its part of what is inside the engines: so it takes all
-        that becomes free until it has that part, and does not wait for the others' turns."""
-        weights = sum(self.weights.get(other, 1.0) for other in self.workspaces())
-        own = self._inside.get(workspace, 0.0) / self.weights.get(workspace, 1.0)
-        credit = max(0.0, sum(self._inside.values()) / weights - own)
-        self.served[workspace] = max(self.served.get(workspace, 0.0), self._floor - credit)
-        self._turns.clear()
+            self.served[workspace] = max(self.served.get(workspace, 0.0), self._floor)
+        self._tell()
 
     def put_back(self, works: Iterable[Work]) -> None:
         """Requests that were taken and have no outcome: in front of what they were taken from."""
@@ -112,6 +112,7 @@ class Backlog:
                 _insert(work, min(same, key=lambda item: _distance(work, item)).works)
             else:
                 self._stretches.append(Stretch(work.run, work.model, [work]))
+        self._tell()
 
     def put_last(self, work: Work) -> None:
         """A request whose attempt broke: behind the others of its stretch, so that an engine which breaks everything
@@ -121,8 +122,18 @@ class Backlog:
         for stretch in reversed(self._stretches):
             if _is_of(stretch, work):
                 stretch.works.append(work)
-                return
-        self._stretches.append(Stretch(work.run, work.model, [work]))
+                break
+        else:
+            self._stretches.append(Stretch(work.run, work.model, [work]))
+        self._tell()
+
+    def on_ready(self, callback: Callable[[], None]) -> None:
+        """Whom to tell when there is something to take; pools are woken by whoever adds it."""
+        self._on_ready.append(callback)
+
+    def _tell(self) -> None:
+        for callback in self._on_ready:
+            callback()
 
     def forget(self, run: SegmentRun) -> None:
         """Nothing of this run waits any more."""
@@ -189,7 +200,6 @@ class Backlog:
         if took is None:
             self._uncharge(work)
             return
-        self._inside[work.run.batch.workspace] -= schedule.cost(work.tokens)
         self._add_work(work, schedule.cost(took) - schedule.cost(work.tokens))
         if work.model in self._estimators or len(self._estimators) < _MODELS_MAX:
             self._estimators[work.model] = tokens.learnt(
@@ -205,17 +215,13 @@ class Backlog:
         return tokens.estimated(estimator, size_bytes=size_bytes, max_tokens=max_tokens)
 
     def _charge(self, work: Work) -> None:
-        work.tokens = self.estimated(work.model, size_bytes=work.size_bytes, max_tokens=work.max_tokens)
-        self._add_inside(work, schedule.cost(work.tokens))
+        estimator = self._estimators.get(work.model, tokens.FRESH)
+        work.tokens = tokens.estimated(estimator, size_bytes=work.size_bytes, max_tokens=work.max_tokens)
+        self._add_work(work, schedule.cost(work.tokens))
 
     def _uncharge(self, work: Work) -> None:
-        self._add_inside(work, -schedule.cost(work.tokens))
+        self._add_work(work, -schedule.cost(work.tokens))
         work.tokens = Tokens(0, 0)
-
-    def _add_inside(self, work: Work, cost: float) -> None:
-        workspace = work.run.batch.workspace
-        self._inside[workspace] = self._inside.get(workspace, 0.0) + cost
-        self._add_work(work, cost)
 
     def _add_work(self, work: Work, cost: float) -> None:
         workspace = work.run.batch.workspace
@@ -227,7 +233,9 @@ class Backlog:
         least = min((self.served.get(workspace, 0.0) for workspace in self.workspaces()), default=self._floor)
         self._floor = max(self._floor, least)
         allowed = [stretch for stretch in self._stretches if self._may_take(taker, stretch)]
-        if is_low or sum(len(stretch.works) for stretch in allowed) <= sum(other.limit for other in {*self._turns, taker}):
+        if is_low or sum(len(stretch.works) for stretch in allowed) <= sum(
+            other.limit for other in {*self._turns, taker}
+        ):
             self.on_low()
         if not allowed:
             self._turns.pop(taker, None)

@@ -127,9 +127,12 @@ class Fleet:
 
     def _may_take(self, taker: Taker, stretch: Stretch) -> bool:
         """The order of preference, as far as the budget of an engine reaches."""
-        if not isinstance(taker, Pool) or not self._is_for(taker, stretch):
+        pool = self._pools[taker.engine]
+        if pool.handoff not in (None, taker) or not self._is_for(pool, stretch):
             return False
-        return taker.admission.purse is None or taker.admission.purse.takes(stretch.model)
+        if pool.handoff is not None and pool.admission.share <= 0.0:
+            return False
+        return pool.admission.purse is None or pool.admission.purse.takes(stretch.model)
 
     def _is_for(self, taker: Pool, stretch: Stretch) -> bool:
         """An engine takes what is its own to do, and of what engines before it should do, what they cannot: because

@@ -54,7 +54,7 @@ class HandOff:
         self._group = asyncio.TaskGroup()
 
     @property
-    def last_trouble(self) -> str:
+    def trouble(self) -> str:
         """What the upstream said when it was last busy or away; empty after a success. For health."""
         return self._upstream.last_trouble
 

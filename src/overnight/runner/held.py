@@ -42,6 +42,7 @@ class Held:
             work.attempt += 1
             if self.handoff.upstream_id is not None:
                 work.params = b""
+        run.is_light = not any(work.params for work in run.open.values())
         if segment in self.members:
             self._runs[segment], self._works[segment] = run, ours
             self.read.discard(segment)
@@ -72,6 +73,8 @@ class Held:
         self.handoff = handoffs.with_upstream(self.handoff, upstream_id)
         for work in self.works():
             work.params = b""
+        for run in self._runs.values():
+            run.is_light = not any(work.params for work in run.open.values())
 
     def works(self) -> Iterator[Work]:
         """Its requests that are leased by us, in the order in which they are sent."""

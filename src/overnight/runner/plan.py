@@ -34,7 +34,7 @@ class Plan:
 
     def requests_wanted(self, runs: Collection[SegmentRun]) -> int:
         """How many more requests are to be leased, beyond those of `runs`."""
-        if sum(run.leased.source.raw_bytes for run in runs) > limits.LEASED_BYTES_MAX:
+        if sum(run.held_bytes for run in runs) > limits.LEASED_BYTES_MAX:
             return 0
         opening = sum(run.leased.source.requests for run in runs if not run.is_started)
         # More of one model than its engines want feeds no other engine.
@@ -103,7 +103,7 @@ class Plan:
 
 def _appetite(pool: Pool) -> int:
     is_closed = pool.is_away or pool.admission.is_spent or pool.admission.share <= 0.0
-    return 0 if is_closed else _AHEAD * pool.admission.limit
+    return 0 if is_closed else _AHEAD * pool.limit
 
 
 def _dues(demands: Iterable[Demand], per_s: float) -> list[Due]:

@@ -24,11 +24,13 @@ from overnight.ports.entropy import Entropy
 from overnight.ports.marks import Marks
 from overnight.runner.admission import Admission, Visit
 from overnight.runner.backlog import Backlog
+from overnight.runner.handoff import HandOff
 from overnight.runner.leaders import Leaders
 from overnight.runner.segmentrun import Work
 from overnight.wire import message, params, problem, result
 
 log = logging.getLogger("overnight.runner")
+_NAMES: Mapping[type[Outcome], str] = {kind: kind.__name__.lower() for kind in (Answered, Refused, Busy, Broken)}
 
 
 class Pool:
@@ -40,6 +42,7 @@ class Pool:
         self.admission.wake = self.wake
         self.last_trouble = ""  # What the engine said when it was last busy; empty after a success. For health.
         self.outcomes = Counter[str]()  # Attempts that have ended, by kind of outcome.
+        self.handoff: HandOff | None = None  # Who has the requests of batches, if the engine is a batch endpoint.
         self.name_of: Mapping[str, str] = {}  # What the engine calls models that callers call otherwise.
         self._backlog, self._entropy, self._marks = backlog, entropy, marks
         self._suspects: deque[Work] = deque()  # Each runs alone: see `core.retry.Alone`.
@@ -57,7 +60,7 @@ class Pool:
     @property
     def in_flight(self) -> int:
         """Batch requests inside the engine."""
-        return self.admission.in_flight
+        return self.admission.in_flight if self.handoff is None else self.handoff.in_flight
 
     @property
     def interactive_in_flight(self) -> int:
@@ -67,7 +70,7 @@ class Pool:
     @property
     def limit(self) -> int:
         """How many batch requests are inside at once when nothing is in the way."""
-        return self.admission.limit
+        return self.admission.limit if self.handoff is None else self.handoff.limit
 
     @property
     def is_away(self) -> bool:
@@ -78,7 +81,8 @@ class Pool:
     def trouble(self) -> str:
         """What holds work up here, in words for health."""
         meter, purse = self.admission.meter, self.admission.purse
-        return self.last_trouble or (meter.trouble if meter else "") or (purse.trouble if purse else "")
+        others = (source.trouble for source in (self.handoff, meter, purse) if source is not None)
+        return self.last_trouble or next(filter(None, others), "")
 
     @property
     def is_gone(self) -> bool:
@@ -138,15 +142,18 @@ class Pool:
 
     def _let_go(self) -> None:
         self._backlog.release(self)
+        self._backlog.put_back(self._suspects)
+        self._suspects.clear()
         if self._leaders is not None:
             self._give_back(self._leaders.give_back())
 
     async def _lane(self) -> None:
         task = asyncio.current_task()
         assert task is not None
+        stop = partial(self._interrupt, task)
         while True:
-            work = await self._next()
-            work.stop = partial(self._interrupt, task)
+            work = self._take() or await self._next()
+            work.stop = stop
             self._quiet.clear()
             visit = self.admission.enter(work.tokens, work.model)
             outcome: Outcome | None = None
@@ -158,37 +165,38 @@ class Pool:
                 self._interrupted.discard(task)
                 task.uncancel()
                 self._backlog.settle(work, None)
-                visit.close(None)
+                if visit.bill is not None:
+                    visit.bill.close(None)
                 continue
             finally:
                 work.stop = None
                 was_alone, self._is_alone = self._is_alone, False
-                visit.leave()
+                self.admission.left(visit)
                 if self._leaders is not None:
                     was_answered = isinstance(outcome, Answered)
                     self._leaders.ended(work, was_answered=was_answered, now_ms=self.admission.loop_ms())
-                if self.in_flight == 0:
+                if self.admission.in_flight == 0:
                     self._quiet.set()
             assert outcome is not None, "it did not raise"
             took = self._settle(work, outcome, visit, was_alone=was_alone)
-            visit.close(outcome)
+            if visit.bill is not None:
+                visit.bill.close(outcome)
             self._backlog.settle(work, took)
             if took is not None:
-                visit.answered(took)
+                self.admission.finished(visit, took)
 
     def _interrupt(self, task: asyncio.Task[None]) -> None:
         self._interrupted.add(task)
         task.cancel()
 
     async def _next(self) -> Work:
-        while True:
-            work = self._take()
-            if work is not None:
-                self.wake()
-                return work
+        work = None
+        while work is None:
             future = asyncio.get_running_loop().create_future()
             self._idle.append(future)
             await future
+            work = self._take()
+        return work
 
     def _take(self) -> Work | None:
         if self.admission.is_spent:
@@ -197,26 +205,37 @@ class Pool:
             return None
         while self._suspects and not self._suspects[0].is_open:
             self._suspects.popleft()
-        is_in_doubt = self.admission.gate.bursts > 0  # It is tried with another request first, if there is one.
-        work = None if self._suspects and not is_in_doubt else self._next_to_ask()
+        is_in_doubt = self.admission.gate != gates.OPEN  # It is tried with another request first, if there is one.
+        work = None if self._suspects and not is_in_doubt else self._unsuspected()
         if work is None and self._suspects:
-            self._is_alone = not self.in_flight
+            self._is_alone = not self.admission.in_flight
             return self._suspects.popleft() if self._is_alone else None
         if work is None:
             self.admission.starved()
             return None
         if self.admission.admits(work.tokens, work.model):
+            if self.admission.in_flight + 1 < self.admission.window.limit:  # Else a lane would look in vain.
+                self.wake()
             return work
         self._give_back([work])
+        if self.admission.is_spent:
+            self._let_go()
         return None
 
-    def _next_to_ask(self) -> Work | None:
-        if self._leaders is None:
-            return self._backlog.take(self)
+    def _unsuspected(self) -> Work | None:
+        """The next request that may run beside others. Suspects that another engine let go are put aside."""
+        while True:
+            work = self._backlog.take(self) if self._leaders is None else self._next_to_ask(self._leaders)
+            if work is None or work.deaths < limits.DEATHS_MAX:
+                return work
+            self._backlog.settle(work, None)
+            self._suspects.append(work)
+
+    def _next_to_ask(self, leaders: Leaders) -> Work | None:
         now_ms = self.admission.loop_ms()
-        while self._leaders.held < self.limit:
-            work = self._leaders.next() or self._backlog.take(self)
-            if work is None or self._leaders.may_go(work, now_ms=now_ms):
+        while leaders.held < self.limit:
+            work = leaders.next() or self._backlog.take(self)
+            if work is None or leaders.may_go(work, now_ms=now_ms):
                 return work
         return None
 
@@ -249,24 +268,24 @@ class Pool:
 
     def _settle(self, work: Work, outcome: Outcome, visit: Visit, *, was_alone: bool) -> Tokens | None:
         """Act on an outcome; what the request took, None if it was not worked on."""
-        self.outcomes[type(outcome).__name__.lower()] += 1
+        self.outcomes[_NAMES[type(outcome)]] += 1
         if isinstance(outcome, Busy):
             self._stand_back(work, outcome)
             return None
-        line, took = b"", Tokens(0, 0)
         if isinstance(outcome, Answered):
             try:
-                answer, usage = message.as_batch(outcome.message)
+                line, took = _row(work, outcome, visit)
             except message.NotAMessage as error:
                 outcome = Broken(reason=str(error))
             else:
-                line, took = result.succeeded(work.custom_id, answer), _tokens(usage)
-                visit.pay(usage)
-        was_in_doubt = self.admission.gate.bursts > 0
+                self._note_health()
+                work.run.record(work, "succeeded", line)
+                return took
+        was_in_doubt = self.admission.gate != gates.OPEN
         if isinstance(outcome, Broken):
             self._note_broken(work, outcome)
-        elif self.admission.gate is not gates.OPEN:
-            self.admission.gate, self.last_trouble = gates.OPEN, ""
+        else:
+            self._note_health()
         decision = retry.decide(
             outcome,
             attempt=work.attempt,
@@ -285,9 +304,12 @@ class Pool:
                     work.run.close_one(work)
             case Record(outcome=Refused() as refused):
                 work.run.record(work, "errored", errored(work.custom_id, refused))
-            case Record():
-                work.run.record(work, "succeeded", line)
-        return took
+        return Tokens(0, 0)
+
+    def _note_health(self) -> None:
+        if self.admission.gate is not gates.OPEN:
+            self.admission.recovered()
+            self.last_trouble = ""
 
     def _note_broken(self, work: Work, broken: Broken) -> None:
         work.deaths += broken.is_lost
@@ -317,6 +339,14 @@ class Pool:
             self._backlog.put_back([work])
         if self.is_away:
             self._backlog.release(self)
+
+
+def _row(work: Work, outcome: Answered, visit: Visit) -> tuple[bytes, Tokens]:
+    """The row of an answer, which is paid for now, and what it took. NotAMessage if it is none."""
+    answer, usage = message.as_batch(outcome.message)
+    if visit.bill is not None:
+        visit.bill.pay(usage)
+    return result.succeeded(work.custom_id, answer), _tokens(usage)
 
 
 def _tokens(usage: message.Usage) -> Tokens:

@@ -24,6 +24,7 @@ from overnight.wire.message import Usage
 
 _LOOK_S = 60.0  # How late a day that began because the clock was set may be noticed.
 _MISSED_MS = 60_000  # How long it is told that a price was missing: three plans of the worker.
+_SUM_MAX = 2**63 - 1  # What a column holds: a server may tell any count of tokens.
 _NAME_MAX = 100  # Characters of a model's name that are repeated to people.
 
 
@@ -197,7 +198,7 @@ class Purse:
         return Decimal(0) if rate is None else purses.likely_cost(rate, tokens, is_batched=self._is_batched)
 
     def _note(self) -> None:
-        self._unsaved[self._state.day] = ceil(self._state.spent)
+        self._unsaved[self._state.day] = min(ceil(self._state.spent), _SUM_MAX)
         self._changed.set()
 
     def _look(self) -> None:

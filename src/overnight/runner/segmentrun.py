@@ -16,6 +16,7 @@ from overnight.wire.create import Request
 from overnight.wire.params import Batched
 from overnight.wire.result import Kind
 
+_NOTHING = Tokens(0, 0)
 _ROW_OF: dict[Kind, Callable[[str], bytes]] = {"canceled": result.canceled, "expired": result.expired}
 
 
@@ -37,7 +38,7 @@ class Work:
         self.max_tokens = 1
         self.is_greedy = False
         self.is_cached = False  # It asks for its prefix to be cached.
-        self.tokens = Tokens(0, 0)  # What it was estimated to take when it was taken.
+        self.tokens = _NOTHING  # What it was estimated to take when it was taken.
         self.attempt = 0
         self.deaths = 0  # How often an engine was lost while it was inside.
         self.digest = b""  # Of a leader or follower: see `runner.twins`.
@@ -96,6 +97,7 @@ class SegmentRun:
         self.has_log = False
         self.closing: Kind | None = None
         self.is_started = False
+        self.is_light = False  # What its requests say was let go: see `runner.held`.
         self.is_done = False  # Every request has a result: it is being sealed.
         self.is_abandoned = False
         self.saving = asyncio.Lock()  # One flush or seal at a time.
@@ -108,6 +110,11 @@ class SegmentRun:
     def lease(self) -> Lease:
         """The lease it runs under."""
         return self.leased.lease
+
+    @property
+    def held_bytes(self) -> int:
+        """What its requests take in memory; nothing once an upstream has them all."""
+        return 0 if self.is_light else self.leased.source.raw_bytes
 
     def tally(self) -> Tally:
         """The counts of all results so far."""
@@ -132,7 +139,7 @@ class SegmentRun:
 
     def record(self, work: Work, kind: Kind, line: bytes) -> None:
         """Note the result of one request; a second result of the same request is dropped (I2)."""
-        if not work.is_open:
+        if self.open.get(work.custom_id) is not work:
             return
         del self.open[work.custom_id]
         self.lines.append(line)
@@ -141,7 +148,8 @@ class SegmentRun:
         self._unsaved.rows[kind] += 1
         if work.on_row is not None:
             work.on_row(work, kind, line)
-        self.check_done()
+        if not self.open:
+            self.check_done()
 
     def check_done(self) -> None:
         """Tell, once, that every request has a result."""

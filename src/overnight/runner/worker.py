@@ -18,6 +18,7 @@ from overnight.errors import InvalidRequest, StoreError
 from overnight.ids import BatchId, WorkspaceId
 from overnight.ports.world import World
 from overnight.runner.fleet import Fleet
+from overnight.runner.handoffs import HandOffs
 from overnight.runner.plan import Plan
 from overnight.runner.pool import errored
 from overnight.runner.recorder import Recorder
@@ -69,6 +70,7 @@ class Worker:
             pool.attach(may_start=self._may_start)
         fleet.backlog.on_low = self._wake.set
         self._plan = Plan(store, fleet, world)
+        self._handoffs = HandOffs(store, fleet, world, self.recorder, worker=name, on_given_back=self._forget)
 
     @property
     def runs(self) -> Collection[SegmentRun]:
@@ -96,15 +98,19 @@ class Worker:
         for run in self._runs.values():
             if run.batch.id == batch_id:
                 self._close(run, "canceled")
+        self._handoffs.look()
         self._wake.set()
 
     def drain(self) -> None:
         """Start leaving: nothing new is started, what is in flight may finish; then `run` returns."""
         self._fleet.backlog.clear()
+        self._handoffs.drain()
         self._drain_asked.set()
 
     async def run(self) -> None:
-        """Work until drained (returns within `limits.DRAIN_S_MAX`) or cancelled."""
+        """Work until drained (returns within `limits.DRAIN_S_MAX`) or cancelled. StoreError if the store cannot tell
+        what was handed over."""
+        await self._handoffs.recover()
         async with self._group:
             loops = [
                 self._group.create_task(loop)
@@ -114,6 +120,7 @@ class Worker:
                     self._renew_loop(),
                     self._plan.run(self._wake.set),
                     self._fleet.run(),
+                    self._handoffs.run(),
                     *(purse.run(self._store.control) for purse in self._fleet.purses),
                 )
             ]
@@ -131,6 +138,7 @@ class Worker:
             async with asyncio.timeout(limits.DRAIN_S_MAX - _GIVE_BACK_S):
                 for pool in self._fleet.pools:
                     await pool.wait_quiet()
+                await self._handoffs.wait_quiet()
         for run in self._runs.values():
             for work in run.open.values():
                 work.interrupt()
@@ -196,7 +204,7 @@ class Worker:
         else:
             delay_s = max(0, run.batch.expires_at_ms - now_ms) / 1000
             run.timers.append(asyncio.get_running_loop().call_later(delay_s, self._close, run, "expired"))
-            self._dispatch(work for work in works if work.is_open)
+            self._dispatch(run, (work for work in works if work.is_open))
         run.check_done()
         self._wake.set()
 
@@ -224,7 +232,7 @@ class Worker:
             stored = await self._store.objects.get(leased.requests_key, offset=source.offset, length=source.length)
         return await self._world.offload.run(lambda: segments.unpack(stored, raw_bytes=source.raw_bytes))
 
-    def _dispatch(self, works: Iterable[Work]) -> None:
+    def _dispatch(self, run: SegmentRun, works: Iterable[Work]) -> None:
         ready: list[Work] = []
         for work in works:
             try:
@@ -236,7 +244,7 @@ class Worker:
                 ready.append(work)
             else:
                 self._refuse(work, Refused(status=404, type="not_found_error", message=f"model: {work.model}"))
-        self._queue(ready if self._twins is None else self._twins.unasked(ready))
+        self._queue(self._handoffs.claim(run, ready if self._twins is None else self._twins.unasked(ready)))
 
     def _queue(self, works: list[Work]) -> None:
         self._fleet.backlog.add(works)

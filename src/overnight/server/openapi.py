@@ -19,6 +19,7 @@ async def document(http_request: HttpRequest) -> Response:
 @cache
 def described(*, needs_key: bool, needs_version: bool) -> Json:
     """The interface. `needs_key` and `needs_version`: whether callers must send a key, and `anthropic-version`."""
+    schemes: list[Json] = [{"api_key": []}, {"bearer": []}] if needs_key else []
     paths: dict[str, Json] = {
         "/v1/messages/batches": {"post": _create(), "get": _list()},
         "/v1/messages/batches/{batch_id}": {"get": _retrieve(), "delete": _delete()},
@@ -30,10 +31,9 @@ def described(*, needs_key: bool, needs_version: bool) -> Json:
         "/v1/models/{model_id}": {"get": _model()},
         "/v1/overnight/status": {"get": _status()},
         "/health": {"get": _health()},
-        "/metrics": {"get": _metrics()},
+        "/metrics": {"get": {**_metrics(), "security": [{}, *schemes]}},
         "/openapi.json": {"get": _openapi()},
     }
-    schemes: list[Json] = [{"api_key": []}, {"bearer": []}] if needs_key else []
     return {
         "openapi": "3.1.0",
         "info": {

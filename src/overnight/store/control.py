@@ -149,8 +149,8 @@ class Control(Protocol):
         """Extend all leases of a worker that nobody else has taken."""
         ...
 
-    async def give_back(self, worker: str) -> None:
-        """Free all segments a worker holds, for others to take at once; epochs stay."""
+    async def give_back(self, worker: str, *, only: SegmentRef | None = None) -> None:
+        """Free all segments a worker holds, or only one, for anybody to take at once; epochs stay."""
         ...
 
     async def seal(self, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int) -> Batch:

@@ -168,10 +168,12 @@ def renew(sql: sqlite3.Connection, worker: str, *, now_ms: int) -> Renewal:
     return Renewal(held=held, canceling=[batch_id for (batch_id,) in canceling])
 
 
-def give_back(sql: sqlite3.Connection, worker: str) -> None:
-    """Free all segments of a worker."""
+def give_back(sql: sqlite3.Connection, worker: str, *, only: SegmentRef | None) -> None:
+    """Free all segments of a worker, or one."""
+    where, which = ("", ()) if only is None else (" AND batch_id = ? AND position = ?", (only.batch_id, only.index))
     sql.execute(
-        "UPDATE segments SET worker = NULL, lease_expires_at_ms = 0 WHERE worker = ? AND is_sealed = 0", (worker,)
+        f"UPDATE segments SET worker = NULL, lease_expires_at_ms = 0 WHERE worker = ? AND is_sealed = 0{where}",
+        (worker, *which),
     )
 
 

@@ -112,8 +112,8 @@ class SqliteControl:
     async def renew(self, worker: str, *, now_ms: int) -> Renewal:
         return await self._committer.write(lambda sql: leasing.renew(sql, worker, now_ms=now_ms))
 
-    async def give_back(self, worker: str) -> None:
-        await self._committer.write(lambda sql: leasing.give_back(sql, worker))
+    async def give_back(self, worker: str, *, only: SegmentRef | None = None) -> None:
+        await self._committer.write(lambda sql: leasing.give_back(sql, worker, only=only))
 
     async def seal(self, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int) -> Batch:
         return await self._committer.write(lambda sql: leasing.seal(sql, lease, tally, results, now_ms=now_ms))

@@ -84,7 +84,7 @@ FIFO = Rule(name="FIFO", is_by_deadline=True, is_by_age=True)
 
 
 class _Shared(PrefixCache):
-    """A block is shared from the step on in which it is scheduled: vLLM design documents, "Automatic prefix caching"."""
+    """A block is shared from the step on in which it is scheduled (vLLM design: "Automatic prefix caching")."""
 
     def hit(self, sizes: Sizes) -> int:
         tokens = super().hit(sizes)
@@ -145,7 +145,7 @@ class Drive:
     """Creates `batches` at their times and works until all have ended.
 
     `gap_max` is the largest difference of service, by weight, between two workspaces while both waited;
-    `cost_at_first_end` what each had got when the first batch ended. `holes` counts the seconds, of `samples`, in
+    `cost_of` is what each had got when they last waited all. `holes` counts the seconds, of `samples`, in
     which an engine was not full while requests waited.
     """
 
@@ -162,10 +162,12 @@ class Drive:
         self.batches = sorted(batches, key=lambda item: item.at_s)
         self.ended: list[Ended] = []
         self.gap_max = 0.0
-        self.cost_at_first_end: Counter[str] = Counter()
+        self.cost_of: Counter[str] = Counter()
         self.samples = self.holes = 0
         self.clock = VirtualClock()
-        world = World(clock=self.clock, entropy=SeededEntropy(seed), marks=_Watch(self._note), offload=InlineOffload())
+        world = World(
+            clock=self.clock, entropy=SeededEntropy(seed), marks=_Watch(self._note), offload=InlineOffload()
+        )
         routes = [Route(engine, [f"m{place}" if rule.deal else "m"]) for place, engine in enumerate(engines)]
         for engine in engines:
             engine.is_mute = rule.is_in_requests
@@ -283,8 +285,6 @@ class Drive:
         if batch.status != "ended":
             return
         item, _ = self._open.pop(batch.id)
-        if not self.ended:
-            self.cost_at_first_end = sum((engine.cost_of for engine in self.engines), Counter())
         missed = batch.requests - batch.tally.succeeded
         self.ended.append(Ended(submitted=item, took_s=_now_s() - item.at_s, missed=missed))
         if len(self.ended) == len(self.batches):
@@ -323,6 +323,8 @@ class Drive:
         while True:
             await asyncio.sleep(1.0)
             waiting = self.fleet.backlog.waiting()
+            if len(self.fleet.backlog.workspaces()) == len({item.workspace for item in self.batches}):
+                self.cost_of = sum((engine.cost_of for engine in self.engines), Counter())
             is_waiting = self._unleased > 0 or any(waiting.values())
             self.samples += 1
             self.holes += is_waiting and any(pool.in_flight < pool.limit for pool in self.fleet.pools)

@@ -122,6 +122,16 @@ class ListCases(ControlCases):
         assert await control.counts() == {"batches_open": 1, "segments_open": 3}
 
     @case
+    async def test_the_models_of_unsealed_segments_are_told_once_each(self, control: Control) -> None:
+        named, mixed = new_batch("a", segments=3, model="m"), new_batch("b", segments=2)
+        await control.create(named)
+        await control.create(mixed)
+        assert await control.open_models(named.batch.id) == ["m"]
+        assert await control.open_models(mixed.batch.id) == []
+        done = await ended(control, "c")
+        assert await control.open_models(done.id) == []
+
+    @case
     async def test_other_workspaces_do_not_even_see_that_it_exists(self, control: Control) -> None:
         """I7."""
         batch = await ended(control, "a")

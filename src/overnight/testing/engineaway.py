@@ -66,11 +66,10 @@ class EngineAwayCases(EngineCases):
             await cut.start()
             assert await cut.is_there()
             await asked(cut, self.call(system=SYSTEM))
-            sent = relay.chunks_sent
+            relay.is_asked.clear()
             async with asyncio.TaskGroup() as group:
                 task = group.create_task(cut.answer(self.endless()))
-                while relay.chunks_sent == sent:
-                    await asyncio.sleep(0)
+                await relay.is_asked.wait()
                 await relay.cut()
             lost = task.result()
             assert isinstance(lost, Broken), lost
@@ -140,7 +139,7 @@ class Relay:
         assert parts.scheme == "http", "a relay cannot speak for an https server"
         self._host, self._port, self._path = parts.hostname, parts.port or 80, parts.path
         self._ends: set[asyncio.StreamWriter] = set()
-        self.chunks_sent = 0  # Of bytes, to the server.
+        self.is_asked = asyncio.Event()  # Something was sent to the server.
 
     @property
     def url(self) -> str:
@@ -169,13 +168,14 @@ class Relay:
             there_reader, there_writer = await asyncio.open_connection(self._host, self._port)
             self._ends |= {writer, there_writer}
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._copy(reader, there_writer, counts=True))
-                group.create_task(self._copy(there_reader, writer, counts=False))
+                group.create_task(self._copy(reader, there_writer, is_request=True))
+                group.create_task(self._copy(there_reader, writer, is_request=False))
         writer.close()
 
-    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, counts: bool) -> None:
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
                 writer.write(data)
-                self.chunks_sent += counts
+                if is_request:
+                    self.is_asked.set()
         writer.close()

@@ -15,8 +15,8 @@ from overnight.core.retry import Answered, Outcome
 from overnight.engines.engine import Call, Engine, Load
 from overnight.wire import message
 
-CASE_S: Final = 15.0  # A hang fails; the slowest case takes a few seconds on an idle machine.
-ENDLESS_TOKENS: Final = 600  # Of the answers that are given up on the way.
+CASE_S: Final = 120.0  # A hang fails; the slowest case takes a few seconds on an idle machine.
+ENDLESS_TOKENS: Final = 200  # Of the answers that are given up on the way.
 
 SYSTEM: Final = 'Extract the invoice line as JSON with the keys "department", "amount" and "description".'
 LINE: Final = "Marketing - printer paper - Rs 640"
@@ -26,7 +26,7 @@ SIZE: Final = {
     "required": ["size"],
     "additionalProperties": False,
 }
-TOOL: Final = {"name": "choose", "description": "Choose a size.", "input_schema": SIZE}
+TOOL: Final = {"name": "choose", "description": "Choose a size.", "input_schema": SIZE, "strict": True}
 ENDLESS: Final = {
     "type": "object",
     "properties": {"said": {"const": "all work and no play makes jack a dull boy " * 100}},
@@ -48,6 +48,7 @@ Departure: TypeAlias = Literal[
     "priority",
     "schema",
     "stop_sequence",
+    "tool_input",
     "tool_result",
 ]
 DEPARTURES: Final[Mapping[Departure, str]] = {
@@ -64,6 +65,7 @@ DEPARTURES: Final[Mapping[Departure, str]] = {
     "priority": "interactive requests do not overtake batches",
     "schema": "`output_config.format` is not enforced",
     "stop_sequence": "`stop_reason` does not tell that a stop sequence matched",
+    "tool_input": "the schema of a tool that is `strict` is not enforced",
     "tool_result": "the results of tools are not shown to the model",
 }
 
@@ -107,10 +109,10 @@ class EngineCases:
             on_first_token=on_first_token,
         )
 
-    def endless(self, **params: Any) -> Call:
-        """A call whose answer goes on for `ENDLESS_TOKENS`: the schema allows no early end."""
+    def endless(self, *, tokens: int = ENDLESS_TOKENS, **params: Any) -> Call:
+        """A call whose answer has so many tokens: the schema allows no early end."""
         wanted = {"format": {"type": "json_schema", "schema": ENDLESS}}
-        return self.call("Count to 9000.", max_tokens=ENDLESS_TOKENS, output_config=wanted, **params)
+        return self.call("Count to 9000.", max_tokens=tokens, output_config=wanted, **params)
 
 
 def case(body: Case) -> Test:
@@ -201,7 +203,7 @@ async def load_of(engine: Engine) -> Load:
     return load
 
 
-async def becomes(engine: Engine, inside: int, *, unless: asyncio.Task[Outcome] | None = None) -> None:
-    """Ask for the load until it says that so many requests are inside. It must before `unless` is done."""
+async def becomes(engine: Engine, inside: int) -> None:
+    """Ask for the load until it says that so many requests are inside."""
     while (load := await load_of(engine)).running + load.waiting != inside:
-        assert unless is None or not unless.done(), f"{load}: not {inside} inside before the other one has ended"
+        pass

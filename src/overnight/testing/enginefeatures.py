@@ -25,8 +25,8 @@ from overnight.testing.enginecases import (
     text_of,
 )
 
-_FORMAT = {"format": {"type": "json_schema", "schema": SIZE}}
-_TOOLS = {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "choose"}}
+_FORMAT: dict[str, Any] = {"format": {"type": "json_schema", "schema": SIZE}}
+_TOOLS: dict[str, Any] = {"tools": [TOOL], "tool_choice": {"type": "tool", "name": "choose"}}
 
 
 class EngineFeatureCases(EngineCases):
@@ -49,11 +49,19 @@ class EngineFeatureCases(EngineCases):
             assert isinstance(outcome, Answered | Refused), outcome
             return
         whole = read(outcome)
-        blocks = [block for block in whole["content"] if block["type"] == "tool_use"]
-        assert [block["name"] for block in blocks] == ["choose"]
-        assert blocks[0]["id"]
-        assert is_size(msgspec.json.encode(blocks[0]["input"]))
+        [block] = _tool_uses(whole)
+        assert block["name"] == "choose"
+        assert block["id"]
+        assert isinstance(block["input"], dict)
         assert whole["stop_reason"] == "tool_use"
+
+    @may_depart("tool_input")
+    @case
+    async def test_the_input_of_a_strict_tool_satisfies_its_schema(self, engine: Engine) -> None:
+        """Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs (strict tool use)."""
+        if engine.capabilities.has_tools:
+            [block] = _tool_uses(await asked(engine, self.call(**_TOOLS, max_tokens=64)))
+            assert is_size(msgspec.json.encode(block["input"]))
 
     @may_depart("tool_result")
     @case
@@ -113,6 +121,12 @@ class EngineFeatureCases(EngineCases):
         listed = await engine.models()
         assert listed
         assert all(model.id and model.display_name for model in listed)
+
+
+def _tool_uses(whole: dict[str, Any]) -> list[dict[str, Any]]:
+    found = [block for block in whole["content"] if block["type"] == "tool_use"]
+    assert found, whole["content"]
+    return found
 
 
 def is_size(text: str | bytes) -> bool:

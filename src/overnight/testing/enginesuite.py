@@ -42,4 +42,4 @@ def departure_table(suites: Mapping[str, type[EngineCases]]) -> str:
     for departure, what in DEPARTURES.items():
         if any(departure in suite.allows for suite in suites.values()):
             rows.append([what, *("yes" if departure in suite.allows else "" for suite in suites.values())])
-    return "".join(f"| {' | '.join(row)} |\n".replace("|  |", "| |") for row in rows)
+    return "".join("|".join(["", *(f" {cell} " if cell else " " for cell in row), ""]) + "\n" for row in rows)

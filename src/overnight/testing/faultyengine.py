@@ -156,10 +156,10 @@ class FaultyEngine(Upstream):
         self._group.create_task(self._reopen())
 
     async def _reopen(self) -> None:
-        while True:
+        assert self._server is not None, "it runs"
+        while self.fault != "refused" and not self._server.is_serving():  # Death and a fault may overlap.
             try:
                 await self.listen()
-                return
             except OSError:  # Somebody's connection was given this port.
                 await asyncio.sleep(_REOPEN_S)
 

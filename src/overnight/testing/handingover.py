@@ -8,7 +8,7 @@ async with night.working():
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from typing import Any
@@ -25,7 +25,7 @@ from overnight.ports.world import World
 from overnight.runner.backlog import Backlog
 from overnight.runner.handoff import HandOff
 from overnight.runner.recorder import Recorder
-from overnight.runner.segmentrun import SegmentRun, Unsaved, Work
+from overnight.runner.segmentrun import SegmentRun, Unsaved
 from overnight.store import segments, splice
 from overnight.store.control import LeasedSegment, NewBatch, NewSegment, Wanted
 from overnight.store.objects import requests_key
@@ -37,30 +37,12 @@ from overnight.wire.result import Kind
 _LOOK_S = 1.0  # What nothing else wakes is looked at this often.
 
 
-class TellingBacklog(Backlog):
-    """A backlog that tells when there is something to take."""
-
-    _tell: Callable[[], None] = staticmethod(lambda: None)
-
-    def on_ready(self, callback: Callable[[], None]) -> None:
-        """Whom to tell."""
-        self._tell = callback
-
-    def add(self, works: Iterable[Work]) -> None:
-        super().add(works)
-        self._tell()
-
-    def put_back(self, works: Iterable[Work]) -> None:
-        super().put_back(works)
-        self._tell()
-
-
 class Night:
     """One process. `runs` are the segments it has, `rereads` counts those that were read anew."""
 
     def __init__(self, store: Store, engine: ClaudeBatch, world: World, *, segments_max: int = 1_000) -> None:
         self.runs: dict[SegmentRef, SegmentRun] = {}
-        self.backlog = TellingBacklog()
+        self.backlog = Backlog()
         self.handoff = HandOff(engine, self.backlog, store.control, world, on_reread=self._reread)
         self.rereads = 0
         self._store, self._world, self._segments_max = store, world, segments_max

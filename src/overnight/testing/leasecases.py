@@ -115,6 +115,15 @@ class LeaseCases(ControlCases):
         assert _segments(taken) == [("small", 0)]
 
     @case
+    async def test_one_segment_can_be_given_back_alone(self, control: Control) -> None:
+        await created(control, "a", segments=3)
+        held = await leased(control, "w1")
+        await control.give_back("w1", only=held[1].lease.segment)
+        (again,) = await leased(control, "w1")
+        assert (again.lease.segment, again.lease.epoch) == (held[1].lease.segment, 2)
+        assert len((await control.renew("w1", now_ms=T0)).held) == 3
+
+    @case
     async def test_workspaces_take_turns_within_one_lease(self, control: Control) -> None:
         await created(control, "whale", segments=9)
         await created(control, "other", segments=9, workspace=THEIRS)

@@ -70,7 +70,7 @@ def test_a_day_is_one_of_utc() -> None:
 
 def test_a_new_day_has_a_new_budget_of_which_only_what_is_inside_is_reserved() -> None:
     held = purses.after_taken(purses.after_spent(purse(), usd("18")), usd("1"))
-    held = purses.after_turned_away(held, usd("4"))
+    held = purses.after_turned_away(held, usd("20"))
     assert purses.after_midnight(held, now_ms=MIDNIGHT - 1) == held
     fresh = purses.after_midnight(held, now_ms=MIDNIGHT)
     assert (fresh.day, fresh.spent, fresh.reserved) == ("2026-05-30", 0, usd("1"))
@@ -102,6 +102,7 @@ def test_what_a_request_will_likely_cost(is_batched: bool, dollars: str) -> None
         ),
         pytest.param(Usage(input_tokens=100, service_tier="standard"), "300", id="in real time"),
         pytest.param(Usage(), "0", id="nothing told"),
+        pytest.param(Usage(input_tokens=-100, output_tokens=10), "150", id="below nothing"),
     ],
 )
 def test_what_an_answer_cost(usage: Usage, micro: str) -> None:

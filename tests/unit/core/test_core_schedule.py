@@ -114,9 +114,9 @@ HOUR_MS = 3_600_000
     ("demands", "per_s", "danger_ms"),
     [
         pytest.param([], 1.0, None, id="nothing waits"),
-        pytest.param([(HOUR_MS, 3_239)], 1.0, None, id="it fits"),
-        pytest.param([(HOUR_MS, 3_240)], 1.0, HOUR_MS, id="nine tenths of the time"),
-        pytest.param([(HOUR_MS, 2_000), (2 * HOUR_MS, 4_480)], 1.0, 2 * HOUR_MS, id="together they do not fit"),
+        pytest.param([(HOUR_MS, 3_185)], 1.0, None, id="it fits"),
+        pytest.param([(HOUR_MS, 3_186)], 1.0, HOUR_MS, id="nine tenths of the time, less a minute"),
+        pytest.param([(HOUR_MS, 2_000), (2 * HOUR_MS, 4_426)], 1.0, 2 * HOUR_MS, id="together they do not fit"),
         pytest.param([(2 * HOUR_MS, 100), (HOUR_MS, 3_600)], 1.0, HOUR_MS, id="in any order"),
         pytest.param([(-1, 9_999_999)], 1.0, None, id="over already: it only needs closing"),
         pytest.param([(HOUR_MS, 1), (HOUR_MS + 1, 10**9)], None, HOUR_MS, id="no speed known: the last hour"),

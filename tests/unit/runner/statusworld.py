@@ -111,11 +111,8 @@ def serving(
     """Run a server over these routes while `drive` uses it."""
     if isinstance(routes, ScriptedEngine):
         routes = [Route(routes, ["*"])]
-    settings = Settings(
-        keys=[
-            KeySettings(sha256=sha256(key.encode()).hexdigest(), workspace=name) for key, name in (keys or {}).items()
-        ]
-    )
+    opened = {sha256(key.encode()).hexdigest(): name for key, name in (keys or {}).items()}
+    settings = Settings(keys=[KeySettings(sha256=digest, workspace=name) for digest, name in opened.items()])
     machine = Machine(tmp_path)
 
     async def main() -> None:

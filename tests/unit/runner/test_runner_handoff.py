@@ -257,10 +257,10 @@ def test_an_upstream_that_is_away_for_hours_is_waited_for_and_health_says_so(tmp
     async def drive(night: Night) -> None:
         batch = await night.create(requests(5))
         await asyncio.sleep(3 * HOUR_S)
-        assert night.handoff.last_trouble == "nobody is there"
+        assert night.handoff.trouble == "nobody is there"
         sky.wire.is_away = False
         await night.until_ended(batch)
-        assert (answers(await night.results(batch)), night.handoff.last_trouble) == (echoes(5), "")
+        assert (answers(await night.results(batch)), night.handoff.trouble) == (echoes(5), "")
 
     sky.live(drive)
     assert set(sky.asked().values()) == {1}

@@ -35,23 +35,23 @@ class Twice:
 
     def __init__(self, sky: Sky) -> None:
         self.sky = sky
-        self._batch: Batch | None = None
+        self.batch: Batch | None = None
 
     async def begin(self, night: Night) -> None:
         """A process that makes the batch, and lives for an hour."""
-        self._batch = await night.create(requests(COUNT))
+        self.batch = await night.create(requests(COUNT))
         await asyncio.sleep(HOUR_S)
 
     async def begin_briefly(self, night: Night) -> None:
         """A process that makes the batch, and has handed it over when it ends."""
-        self._batch = await night.create(requests(COUNT))
+        self.batch = await night.create(requests(COUNT))
         await asyncio.sleep(30)
 
     async def end(self, night: Night) -> None:
         """A process that finds it and finishes it."""
-        assert self._batch is not None
-        await night.until_ended(self._batch)
-        assert answers(await night.results(self._batch)) == echoes(COUNT)
+        assert self.batch is not None
+        await night.until_ended(self.batch)
+        assert answers(await night.results(self.batch)) == echoes(COUNT)
         await nothing_is_left(night)
 
     def check_paid_once(self) -> None:
@@ -228,6 +228,37 @@ def test_batches_of_strangers_that_look_alike_are_told_apart(what: str, tmp_path
 
     sky.live(main)
     twice.check_paid_once()
+
+
+def test_a_batch_of_another_handoff_is_no_candidate(tmp_path: Path) -> None:
+    """The first create is not made; the second, of as many requests, runs all day."""
+    sky = Sky(tmp_path, requests_max=5)
+    sky.hosted.next_create("500-nothing")
+    sky.hosted.hold()
+
+    async def drive(night: Night) -> None:
+        await night.create(requests(10))
+        await asyncio.sleep(HOUR_S)
+        assert sky.asked() == {f"r{index}": 1 for index in range(10)}
+
+    sky.live(drive)
+
+
+def test_nobody_looks_on_for_a_batch_that_nobody_wants(tmp_path: Path) -> None:
+    sky = Sky(tmp_path)
+    sky.hosted.hold()
+    twice = Twice(sky)
+    sky.die_at("handoff.posted", twice.begin)
+
+    async def drive(night: Night) -> None:
+        assert twice.batch is not None
+        await night.cancel(twice.batch)
+        await night.until_ended(twice.batch)
+        await asyncio.sleep(600)
+        await nothing_is_left(night)
+
+    sky.live(drive)
+    assert cancels(sky) == 0, "it may be a stranger's"
 
 
 # --- Our own batches end --------------------------------------------------------------------------------------------

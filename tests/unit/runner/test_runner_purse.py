@@ -1,27 +1,33 @@
-"""runner.purse: an engine that costs money takes what its budget of the day allows, and what it spent is not forgotten."""
+"""runner.purse: an engine that costs money takes what its budget allows, and what it spent is not forgotten."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 from runs import begun, kinds, run_of
 
+from overnight.core import schedule
 from overnight.core.prices import Rate, told
 from overnight.core.retry import Answered, Broken, Busy, Outcome, Refused
+from overnight.core.schedule import Demand
 from overnight.core.tokens import Tokens
 from overnight.engines.engine import Capabilities
 from overnight.engines.routing import Route
 from overnight.errors import StoreError
 from overnight.ports.world import World
 from overnight.runner.fleet import Fleet
+from overnight.runner.plan import Plan
 from overnight.runner.purse import Purse
 from overnight.runner.segmentrun import SegmentRun
 from overnight.runner.status import engines
 from overnight.store.committer import InlineCommitter
 from overnight.store.sqlite import SqliteControl, connect
+from overnight.store.store import Store
 from overnight.testing.engines import Fate, ScriptedEngine
 from overnight.testing.virtualtime import SeededEntropy, VirtualClock, run
 from overnight.wire.message import Usage
@@ -40,6 +46,7 @@ class Noted(SqliteControl):
         super().__init__(InlineCommitter(connect(Path(":memory:")), before_commit=lambda: None))
         self.written: list[tuple[str, int]] = []
         self.failures = 0
+        self.on_write: Callable[[], None] = lambda: None
 
     async def spent(self, engine: str, day: str) -> int:
         self._fail()
@@ -48,6 +55,7 @@ class Noted(SqliteControl):
     async def note_spent(self, engine: str, day: str, usd_micro: int) -> None:
         self._fail()
         self.written.append((day, usd_micro))
+        self.on_write()
         await super().note_spent(engine, day, usd_micro)
 
     def _fail(self) -> None:
@@ -172,17 +180,20 @@ def test_replicas_share_one_budget() -> None:
     assert min(first.calls.total(), second.calls.total()) > 0
 
 
-def test_a_replica_that_waited_for_reserved_money_is_woken_when_it_comes_back() -> None:
-    slow = ScriptedEngine(lambda text, call: Fate(message(0), 10.0), in_flight_max=5, name="slow")
-    quick = engine(message(0), slots=5, name="quick")
+def test_who_waits_for_reserved_money_is_woken_when_it_comes_back() -> None:
+    paid = engine(message(0))
 
     async def drive(fleet: Fleet) -> None:
-        segment = add(fleet, 40)
-        await asyncio.sleep(30)
-        assert len(kinds(segment)) == 40
+        (purse,) = fleet.purses
+        held = [purse.take("m", Tokens(1, 1)) for _ in range(5)]
+        segment = add(fleet, 4)
+        await asyncio.sleep(60)
+        assert paid.calls.total() == 0
+        held[0].close(Busy(reason="full"))
+        await asyncio.sleep(10)
+        assert len(kinds(segment)) == 4
 
-    with_fleet([ROUTE._replace(engine=slow), ROUTE._replace(engine=quick)], drive, clock=noon())
-    assert quick.calls.total() > 20
+    with_fleet([ROUTE._replace(engine=paid)], drive, clock=noon())
 
 
 def test_engines_of_two_ranks_have_a_budget_each_and_spending_under_names_of_their_own() -> None:
@@ -207,7 +218,14 @@ def test_others_do_the_work_of_an_engine_whose_budget_is_spent() -> None:
     assert (paid.calls.total(), own.calls.total()) == (5, 35)
 
 
-def test_what_waits_behind_a_leader_is_anybodys_once_the_budget_is_spent() -> None:
+@pytest.mark.parametrize(
+    ("budget", "people"),
+    [
+        pytest.param(1.0, 0, id="by the leader"),
+        pytest.param(9.0, 10, id="by people while the leader is inside"),
+    ],
+)
+def test_what_waits_behind_a_leader_is_anybodys_once_the_budget_is_spent(budget: float, people: int) -> None:
     paid = engine(capabilities=Capabilities(has_slots=True, charges_cache_writes=True))
     own = engine(slots=1, name="own")
 
@@ -219,17 +237,49 @@ def test_what_waits_behind_a_leader_is_anybodys_once_the_budget_is_spent() -> No
         fleet.backlog.add(works)
         for pool in fleet.pools:
             pool.wake()
+        await asyncio.sleep(0.5)
+        fleet.purses[0].count("m", Usage(output_tokens=people))
         await asyncio.sleep(60)
         assert len(kinds(segment)) == 20
 
-    route = ROUTE._replace(engine=paid, rank=1, is_shared=True, budget_usd_per_day=1.0)
+    route = ROUTE._replace(engine=paid, rank=1, is_shared=True, budget_usd_per_day=budget)
     with_fleet([Route(own, ["*"]), route], drive, clock=noon())
     assert paid.calls.total() == 1
 
 
+def test_a_spent_engine_wants_no_more_leases_and_its_speed_saves_no_deadline() -> None:
+    paid = engine(slots=1)
+
+    async def drive(fleet: Fleet) -> None:
+        plan = Plan(cast(Store, SimpleNamespace(control=Noted())), fleet, World(clock=VirtualClock(epoch_ms=NOON)))
+        (pool,) = fleet.pools
+        pool.admission.speed_per_s = 100.0
+        due_ms = NOON + schedule.URGENT_MS
+        plan.demands = [Demand(due_ms, 1)]
+        await asyncio.sleep(1)
+        plan._consider()
+        assert (plan.requests_wanted([]), fleet.backlog.danger_ms) == (2, None)
+        fleet.purses[0].count("m", Usage(output_tokens=6))
+        plan._consider()
+        assert (plan.requests_wanted([]), fleet.backlog.danger_ms) == (0, due_ms)
+        assert not pool.admission.has_room()
+
+    with_fleet([ROUTE._replace(engine=paid)], drive, clock=noon())
+
+
+def test_a_model_without_a_price_is_leased_no_further() -> None:
+    async def drive(fleet: Fleet) -> None:
+        plan = Plan(cast(Store, SimpleNamespace(control=Noted())), fleet, World(clock=VirtualClock(epoch_ms=NOON)))
+        await asyncio.sleep(1)
+        add(fleet, 50, model="nobody-knows-it")
+        wanted = plan.wanted([], segments=1, is_closing_only=False)
+        assert (wanted.requests, wanted.closed) == (16, {"nobody-knows-it"})
+
+    with_fleet([ROUTE._replace(engine=engine())], drive, clock=noon())
+
+
 def test_a_request_larger_than_the_budget_waits_for_another_engine_and_health_says_so() -> None:
     paid, own = engine(), engine(slots=1, name="own")
-    own.is_up = True
     dear = {"m": told(input=0.0, output=6_000_000.0)}
 
     async def drive(fleet: Fleet) -> None:
@@ -450,6 +500,18 @@ async def _noted(control: Noted, usd_micro: int) -> None:
     await SqliteControl.note_spent(control, "paid", "2026-05-29", usd_micro)
 
 
+def test_a_server_that_tells_nonsense_spends_the_budget_and_stops_nothing_else() -> None:
+    control = Noted()
+
+    async def drive(fleet: Fleet) -> None:
+        fleet.purses[0].count("m", Usage(output_tokens=2**62))
+        await asyncio.sleep(5)
+        assert fleet.purses[0].is_shut
+
+    with_fleet([ROUTE], drive, control=control, clock=noon())
+    assert control.written == [("2026-05-29", 2**63 - 1)]
+
+
 def test_what_could_not_be_written_is_written_later() -> None:
     control = Noted()
 
@@ -464,3 +526,21 @@ def test_what_could_not_be_written_is_written_later() -> None:
         assert (purse.trouble, control.written) == ("", [("2026-05-29", 1_000_000)])
 
     with_fleet([ROUTE], drive, control=control, clock=noon())
+
+
+def test_what_is_paid_while_it_is_written_is_written_next() -> None:
+    control = Noted()
+
+    async def drive(fleet: Fleet) -> None:
+        (purse,) = fleet.purses
+        purse.count("m", Usage(output_tokens=1))
+
+        def once_more() -> None:
+            control.on_write = lambda: None
+            purse.count("m", Usage(output_tokens=1))
+
+        control.on_write = once_more
+        await asyncio.sleep(5)
+
+    with_fleet([ROUTE], drive, control=control, clock=noon())
+    assert control.written == [("2026-05-29", 1_000_000), ("2026-05-29", 2_000_000)]

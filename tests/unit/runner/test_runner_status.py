@@ -222,7 +222,7 @@ def test_a_batch_on_disk_is_told_of_the_engine_of_its_own_model(tmp_path: Path) 
 
 
 def test_an_engine_that_only_stands_in_is_no_answer_while_the_preferred_one_rests(tmp_path: Path) -> None:
-    routes = [Route(Led("ours"), ["*"], hours=NIGHT), Route(Led("dear"), ["*"], rank=1)]
+    routes = [Route(Led("ours"), ["*"], hours=NIGHT), Route(Led("dear"), ["*"], rank=1, hours=NIGHT)]
 
     async def drive(case: Case) -> None:
         assert await case.why(await case.batch("a")) == "engine ours opens today 22:00 UTC"

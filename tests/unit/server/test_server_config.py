@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from overnight.core.prices import told
 from overnight.errors import UsageError
-from overnight.server import config
+from overnight.ports.world import World
+from overnight.server import build, config
 from overnight.server.config import EngineSettings, Settings
 
 _KEY = "0" * 64
@@ -115,3 +117,39 @@ def test_the_network_needs_a_key(listen: str) -> None:
 def test_this_machine_needs_none(listen: str, host: str, port: int) -> None:
     settings = config.load(None, {}, {"listen": listen}).settings
     assert (settings.host, settings.port, settings.needs_key) == (host, port, False)
+
+
+_PAID = """[[engines]]
+spec = "http://127.0.0.1:1"
+replicas = ["http://127.0.0.1:2"]
+budget_usd_per_day = 2.5
+prices = {"qwen" = {input = 0.2, output = 0.6, cache_read = 0.02}}
+"""
+
+
+def test_a_budget_and_prices_reach_every_replica_of_an_engine(tmp_path: Path) -> None:
+    file = _file(tmp_path, _PAID + '[[engines]]\nspec = "http://127.0.0.1:3"\n')
+    first, second, free = build.routes(config.load(file, {}, {}).settings.engines, world=World(), environment={})
+    assert (first.budget_usd_per_day, second.budget_usd_per_day, free.budget_usd_per_day) == (2.5, 2.5, None)
+    assert first.prices == second.prices == {"qwen": told(input=0.2, output=0.6, cache_read=0.02)}
+    assert free.prices == {}
+
+
+@pytest.mark.parametrize("value", ["0", "-1.0", "inf", "nan", "1000001.0", '"much"'])
+def test_a_budget_that_is_no_amount_is_refused(tmp_path: Path, value: str) -> None:
+    file = _file(tmp_path, f'[[engines]]\nspec = "claude"\nbudget_usd_per_day = {value}\n')
+    with pytest.raises(UsageError, match="budget_usd_per_day"):
+        config.load(file, {}, {})
+
+
+@pytest.mark.parametrize("price", ["{input = 1}", "{input = 1, output = -1}", "{input = 1, output = inf}"])
+def test_a_price_that_is_none_is_refused(tmp_path: Path, price: str) -> None:
+    file = _file(tmp_path, f'[[engines]]\nspec = "claude"\nprices = {{"m" = {price}}}\n')
+    with pytest.raises(UsageError, match="engines"):
+        config.load(file, {}, {})
+
+
+def test_a_budget_that_nobody_would_keep_stops_the_start() -> None:
+    engines = [EngineSettings(spec="claude-batch+http://127.0.0.1:1", budget_usd_per_day=1.0)]
+    with pytest.raises(UsageError, match="no budget is kept"):
+        build.routes(engines, world=World(), environment={})

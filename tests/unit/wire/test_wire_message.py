@@ -148,3 +148,24 @@ def test_the_official_types_take_it() -> None:
     found = Message.model_validate_json(line)
     assert found.usage.service_tier == "batch"
     assert found.usage.output_tokens == 4
+
+
+def test_the_usage_of_a_message_is_read_without_the_rest() -> None:
+    text = b'{"content":[{"type":"text","text":"usage"}],"usage":{"input_tokens":3,"output_tokens":4}}'
+    assert message.usage_of(text) == message.Usage(input_tokens=3, output_tokens=4)
+    assert [message.usage_of(text) for text in (b"{}", b"[", b'{"usage":7}', b"\xff")] == [None] * 4
+
+
+def test_the_usage_of_a_stream_is_the_last_count_of_each_kind() -> None:
+    seen = message.StreamedUsage()
+    start = {"input_tokens": 9, "cache_read_input_tokens": 5, "output_tokens": 1, "service_tier": "standard"}
+    for data in (
+        {"type": "message_start", "message": {"usage": start}},
+        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": 'my "usage": 1'}},
+        {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 8}},
+    ):
+        seen.read(f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode())
+    seen.read(b'event: error\ndata: "usage" is no JSON\n\n')
+    assert seen.usage == message.Usage(
+        input_tokens=9, cache_read_input_tokens=5, output_tokens=8, service_tier="standard"
+    )
