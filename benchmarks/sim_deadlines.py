@@ -42,7 +42,8 @@ def _afternoon(load: float, *, seed: int, hours: int) -> None:
     missed = {name: sum(item.missed for item in drive.ended) for name, drive in drives.items()}
     print(f"\nreal pools, {hours} h, ten whales, load {load:.2f} of three requests a second: {asked:,} requests")
     print(
-        f"  {'':16} {'small wait':>10} {'missed: small':>13} {'urgent':>6} {'whales':>6} {'in time of EDF':>14} {'holes':>5}"
+        f"  {'':16} {'small wait':>10} {'missed: small':>13} {'urgent':>6} {'whales':>6}"
+        f" {'in time of EDF':>14} {'holes':>5}"
     )
     for name, drive in drives.items():
         of = {

@@ -23,7 +23,6 @@ MARKS = (
     "handoff.submitted",
     "handoff.ended",
     "handoff.collected",
-    "checkpoint.durable",
     "seal.committed",
 )
 

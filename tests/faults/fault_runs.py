@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from overnight.testing.faultyengine import FaultyEngine
-from overnight.testing.observed import ObservedServer, observed_server
+from overnight.testing.observed import ObservedServer, Patience, observed_server
 from overnight.testing.processes import ServerProcess
 from overnight.testing.wireclient import WireClient, request
 
@@ -58,7 +58,11 @@ def texts(model: str, count: int) -> list[str]:
 def rows(server: ObservedServer, batch_id: str, count: int) -> dict[str, Any]:
     """The results of a batch once it has ended. Every request has one row, and the counts are of the rows."""
     with closing(WireClient(server.url)) as client:
-        batch = server.wait_ended(client, batch_id)
+        try:
+            batch = server.wait_ended(client, batch_id)
+        except Patience:
+            print(client.call("GET","/health").json, client.retrieve(batch_id)["request_counts"], client.call("GET", "/metrics").body.decode())
+            raise
         found = client.results(batch_id)
     assert found.keys() == {f"r{index}" for index in range(count)}
     kinds = Counter(row["type"] for row in found.values())

@@ -111,6 +111,7 @@ _OPENAI = tuple(
     _Names(kind, f"x-ratelimit-limit-{word}", f"x-ratelimit-remaining-{word}", f"x-ratelimit-reset-{word}")
     for kind, word in (("requests", "requests"), ("total", "tokens"))
 )
+_TOLD = frozenset(one.remaining for one in (*_CLAUDE, *_OPENAI))
 _KINDS = ("requests", "input", "output", "total")
 _LENGTH = re.compile(
     r"(?:(?P<d>\d{1,3})d)?(?:(?P<h>\d{1,4})h)?(?:(?P<m>\d{1,6})m)?"
@@ -121,7 +122,8 @@ _LENGTH = re.compile(
 
 def mark(allowance: Allowance, *, now_ms: float) -> Sent:
     """What to keep with a request that is sent now, after `spent`, for `heard` of its answer."""
-    return allowance.sent._replace(at_ms=now_ms)
+    sent = allowance.sent
+    return sent if sent.at_ms == now_ms else sent._replace(at_ms=now_ms)
 
 
 def heard(allowance: Allowance, headers: Mapping[str, str], *, since: Sent, now_ms: float) -> Allowance:
@@ -174,6 +176,8 @@ def wait_ms(allowance: Allowance, tokens: Tokens, *, now_ms: float) -> int:
     `limits.ALLOWANCE_WAIT_MS_MAX` after the last request was sent: limits that are none do not stop an engine.
     """
     wait = allowance.next_ms - now_ms
+    if wait <= 0 and not _is_limited(allowance):
+        return 0
     for kind, bucket in _buckets(allowance):
         inflow = bucket.limit / bucket.period_ms
         needed = min(bucket.limit, bucket.factor * _cost(kind, tokens) + _RESERVE_MS * inflow)
@@ -183,6 +187,8 @@ def wait_ms(allowance: Allowance, tokens: Tokens, *, now_ms: float) -> int:
 
 
 def _names_in(headers: Mapping[str, str]) -> tuple[_Names, ...] | None:
+    if _TOLD.isdisjoint(headers):
+        return None  # Most servers tell none.
     for names in (_CLAUDE, _OPENAI):
         if any(one.remaining in headers for one in names):
             return names
@@ -261,7 +267,12 @@ def _paused(allowance: Allowance, text: str, *, now_ms: float) -> Allowance:
 
 
 def _is_limited(allowance: Allowance) -> bool:
-    return any(True for _ in _buckets(allowance))
+    return (
+        allowance.requests is not None
+        or allowance.input is not None
+        or allowance.output is not None
+        or allowance.total is not None
+    )
 
 
 def _buckets(allowance: Allowance) -> list[tuple[str, Bucket]]:

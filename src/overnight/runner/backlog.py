@@ -21,9 +21,6 @@ from overnight.engines.engine import Engine
 from overnight.ids import WorkspaceId
 from overnight.runner.segmentrun import SegmentRun, Work
 
-# Neighbours share their prefix, so a turn is no single request; nor is it long, for what one workspace gets ahead of
-# another is a turn.
-_TURN_MAX = 32
 _MODELS_MAX = 1_000  # Whose answers are remembered for estimates.
 
 
@@ -38,6 +35,12 @@ class Taker(Protocol):
     @property
     def limit(self) -> int:
         """How many requests it has inside at once."""
+        ...
+
+    @property
+    def turn(self) -> int:
+        """How many requests it takes before somebody else's turn is considered: neighbours share their prefix, so it
+        is not one; nor is it many, for what one workspace gets ahead of another is a turn."""
         ...
 
     @property
@@ -95,7 +98,7 @@ class Backlog:
         self._estimators: dict[str, Estimator] = {}
 
     def add(self, works: Iterable[Work]) -> None:
-        """Requests of one segment, in its order."""
+        """Requests of one segment, in the order in which they are best asked."""
         waited = self.workspaces()
         self._stretches += [Stretch(*key, group) for key, group in groupby(works, key=attrgetter("run", "model"))]
         for workspace in self.workspaces() - waited:
@@ -178,6 +181,8 @@ class Backlog:
                     return None
             turn.left -= 1
             work = turn.stretch.works.popleft()
+            if not turn.stretch.works:
+                self.on_low()
             if work.is_open:
                 self._charge(work)
                 return work
@@ -228,20 +233,18 @@ class Backlog:
         self.served[workspace] = self.served.get(workspace, 0.0) + cost / self.weights.get(workspace, 1.0)
 
     def _next_turn(self, taker: Taker) -> _Turn | None:
-        waiting = [stretch for stretch in self._stretches if stretch.works]
-        is_low, self._stretches = len(waiting) < len(self._stretches), waiting
+        self._stretches = [stretch for stretch in self._stretches if stretch.works]
         least = min((self.served.get(workspace, 0.0) for workspace in self.workspaces()), default=self._floor)
         self._floor = max(self._floor, least)
         allowed = [stretch for stretch in self._stretches if self._may_take(taker, stretch)]
-        if is_low or sum(len(stretch.works) for stretch in allowed) <= sum(
-            other.limit for other in {*self._turns, taker}
-        ):
+        inside = sum(other.limit for other in {*self._turns, taker})
+        if sum(len(stretch.works) for stretch in allowed) <= inside:
             self.on_low()
         if not allowed:
             self._turns.pop(taker, None)
             return None
         stretch = self._near(taker, self._first(taker, allowed))
-        turn = self._turns[taker] = _Turn(stretch, min(_TURN_MAX, max(1, taker.limit // 4)))
+        turn = self._turns[taker] = _Turn(stretch, taker.turn)
         return turn
 
     def _first(self, taker: Taker, allowed: list[Stretch]) -> list[Stretch]:
@@ -253,7 +256,7 @@ class Backlog:
         workspaces = {stretch.run.batch.workspace for stretch in allowed}
         if len(workspaces) == 1:
             return allowed
-        least = min(workspaces, key=lambda workspace: self.served.get(workspace, 0.0))
+        least = min(workspaces, key=lambda workspace: (self.served.get(workspace, 0.0), workspace))  # A seed replays.
         return [stretch for stretch in allowed if stretch.run.batch.workspace == least]
 
     def _near(self, taker: Taker, first: list[Stretch]) -> Stretch:

@@ -38,6 +38,10 @@ class Source(Protocol):
         """What a request took; None if it was not worked on."""
         ...
 
+    def estimated(self, model: str, *, size_bytes: int, max_tokens: int) -> Tokens:
+        """What a request will likely take."""
+        ...
+
     def on_ready(self, callback: Callable[[], None]) -> None:
         """Whom to tell when there is something to take."""
         ...
@@ -90,7 +94,10 @@ class Collector:
     def _apply(self, held: Held, row: Row, segments: Collection[SegmentRef]) -> int:
         """Record one row, if it is ours and wanted; the bytes of its line."""
         named = handoffs.read_name(row.custom_id)
-        if named is None or named.handoff_id != held.handoff.id or named.segment not in segments:
+        if named is None or named.handoff_id != held.handoff.id:
+            return 0
+        held.bills.settle(named.segment, named.ordinal, row.verdict)  # Whether or not anybody still wants it.
+        if named.segment not in segments:
             return 0
         work = held.work_of(named.segment, named.ordinal)
         if work is None or not work.is_open or work in held.again:

@@ -16,11 +16,14 @@ from overnight.core import handoff as handoffs
 from overnight.core.handoff import Handoff, Part, Prove, Shown, Unmade, Wait
 from overnight.core.lease import SegmentRef
 from overnight.core.retry import Broken, Busy, Refused
+from overnight.core.tokens import Tokens
 from overnight.engines.claudebatch import ClaudeBatch
 from overnight.errors import StoreError
 from overnight.ports.world import World
+from overnight.runner.bills import Bills
 from overnight.runner.collector import Collector, Source, are_saved
 from overnight.runner.held import Held
+from overnight.runner.purse import Purse
 from overnight.runner.segmentrun import SegmentRun, Work
 from overnight.runner.upstream import Upstream
 from overnight.store.control import Control
@@ -40,11 +43,14 @@ class HandOff:
         world: World,
         *,
         on_reread: Callable[[SegmentRun], None],
+        purse: Purse | None = None,
     ) -> None:
-        """`on_reread` gives a segment back and leases it anew, since we no longer hold what its requests say."""
+        """`on_reread` gives a segment back and leases it anew, since we no longer hold what its requests say.
+        `purse`: what the engine may cost."""
         self.engine = engine
         self.name_of: Mapping[str, str] = {}  # Models that the upstream knows by another name than requests.
         self._source, self._control, self._world, self._on_reread = source, control, world, on_reread
+        self._purse = purse
         self._upstream = Upstream(engine.batches, world)
         self._collector = Collector(self._upstream, source, world)
         self._held: dict[str, Held] = {}
@@ -64,6 +70,11 @@ class HandOff:
         return self.engine.requests_max
 
     @property
+    def turn(self) -> int:
+        """All of it."""
+        return self.limit
+
+    @property
     def is_by_deadline(self) -> bool:
         """It keeps to prompt order: whatever is there goes into the next batch anyway."""
         return False
@@ -76,7 +87,7 @@ class HandOff:
     async def recover(self) -> None:
         """Read what an earlier process left. StoreError if the store cannot be read."""
         for found in await self._control.outstanding(self.engine.name):
-            self._held[found.handoff.id] = Held(found.handoff, found.parts)
+            self._held[found.handoff.id] = Held(found.handoff, found.parts, Bills(self._purse))
 
     def claim(self, run: SegmentRun, works: Iterable[Work]) -> list[Work]:
         """The requests of a segment that was just leased, without those that are handed over already."""
@@ -85,6 +96,7 @@ class HandOff:
             work.attempt = self._attempts.pop((run.lease.segment, work.ordinal), work.attempt)
         for held in self._held.values():
             left = held.join(run, left)
+            held.bills.owe(held.works_in(run.lease.segment), self._estimated)
         return left
 
     def look(self) -> None:
@@ -103,6 +115,8 @@ class HandOff:
     async def run(self) -> None:
         """Work until cancelled."""
         self._source.on_ready(self._ready.set)
+        if self._purse is not None:
+            self._purse.on_open.append(self._ready.set)
         self._ready.set()
         async with self._group:
             for held in self._held.values():
@@ -117,23 +131,28 @@ class HandOff:
 
     async def _take(self) -> None:
         most = self.engine.bytes_max
-        while not self._drain.is_set() and len(self._held) < limits.HANDOFFS_MAX:
+        while not self._drain.is_set() and len(self._held) < limits.HANDOFFS_MAX and not self._is_spent:
             works = self._source.take_many(self, requests_max=self.engine.requests_max, bytes_max=most)
             if not works:
                 return
             count = handoffs.fitting((work.size_bytes for work in works), bytes_max=most)
             if count == 0:
                 self._collector.refuse(works[0], _TOO_LARGE)
-            chosen = [work for work in works[:count] if _headers(work) == _headers(works[0])]
+            alike = [work for work in works[:count] if _headers(work) == _headers(works[0])]
+            bills = Bills(self._purse)
+            chosen = bills.affordable(alike)
             sent = set(chosen)
             for work in reversed(works):
                 if work not in sent and work.is_open:
                     self._source.settle(work, None)
                     self._source.put_back([work])
             if chosen:
-                await self._hand_over(chosen)
+                await self._hand_over(chosen, bills)
+            elif alike:
+                self._ready.clear()  # What was put back is no news.
+                return
 
-    async def _hand_over(self, works: Sequence[Work]) -> None:
+    async def _hand_over(self, works: Sequence[Work], bills: Bills) -> None:
         """Make one batch of the upstream of these requests, which share version and betas."""
         ordinals: dict[SegmentRef, list[int]] = {}
         for work in works:
@@ -145,7 +164,7 @@ class HandOff:
             requests=len(works),
             created_at_ms=self._world.clock.now_ms(),
         )
-        held = self._held[handoff.id] = Held(handoff, parts)
+        held = self._held[handoff.id] = Held(handoff, parts, bills)
         for run in dict.fromkeys(work.run for work in works):
             held.join(run, [work for work in works if work.run is run])
         self._quiet.clear()
@@ -200,10 +219,11 @@ class HandOff:
                 self._collector.refuse(work, refused)
             await self._end(held)
             return
+        halves = [(half, held.bills.part(half)) for half in (works[: len(works) // 2], works[len(works) // 2 :])]
         await self._forget(held)
         held.leave()
-        for half in (works[: len(works) // 2], works[len(works) // 2 :]):
-            await self._hand_over(half)
+        for half, bills in halves:
+            await self._hand_over(half, bills)
 
     # --- Following --------------------------------------------------------------------------------------------------
 
@@ -314,6 +334,7 @@ class HandOff:
         await self._kept(lambda: self._control.forget_handoff(held.handoff.id))
         self._world.marks.reach("handoff.collected")
         del self._held[held.handoff.id]
+        held.bills.close(was_made=held.handoff.upstream_id is not None)
         self._ready.set()  # There is room for another.
 
     async def _give_back(self, works: Sequence[Work], delay_ms: int) -> None:
@@ -333,6 +354,13 @@ class HandOff:
         self._ready.set()
         for run in unread:
             self._on_reread(run)
+
+    @property
+    def _is_spent(self) -> bool:
+        return self._purse is not None and self._purse.is_shut
+
+    def _estimated(self, work: Work) -> Tokens:
+        return self._source.estimated(work.model, size_bytes=work.size_bytes, max_tokens=work.max_tokens)
 
     # --- The store --------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,14 @@ class HandOffs:
         self._all: list[HandOff] = []
         for pool in fleet.pools:
             if isinstance(pool.engine, ClaudeBatch):
-                handoff = HandOff(pool.engine, fleet.backlog, store.control, world, on_reread=self._reread_soon)
+                handoff = HandOff(
+                    pool.engine,
+                    fleet.backlog,
+                    store.control,
+                    world,
+                    on_reread=self._reread_soon,
+                    purse=pool.admission.purse,
+                )
                 handoff.name_of = pool.name_of
                 pool.handoff = handoff
                 self._all.append(handoff)

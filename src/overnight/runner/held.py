@@ -10,6 +10,7 @@ from contextlib import suppress
 from overnight.core import handoff as handoffs
 from overnight.core.handoff import Handoff, Part
 from overnight.core.lease import SegmentRef
+from overnight.runner.bills import Bills
 from overnight.runner.segmentrun import SegmentRun, Work
 from overnight.wire import params
 
@@ -17,9 +18,10 @@ from overnight.wire import params
 class Held:
     """The state of one handoff. `members` are its requests by segment, as far as segments are not sealed."""
 
-    def __init__(self, handoff: Handoff, parts: Iterable[Part]) -> None:
+    def __init__(self, handoff: Handoff, parts: Iterable[Part], bills: Bills | None = None) -> None:
         self.handoff = handoff
         self.members = {part.segment: part.members for part in parts}
+        self.bills = bills or Bills(None)
         self.read: set[SegmentRef] = set()  # Whose results were read to the end.
         self.again: dict[Work, int] = {}  # To be asked again, after so many ms.
         self.joined_at_s = 0.0  # Loop time: when a segment was last leased by us.

@@ -23,7 +23,7 @@ from overnight.ports.clock import Clock
 from overnight.ports.entropy import Entropy
 from overnight.ports.marks import Marks
 from overnight.runner.admission import Admission, Visit
-from overnight.runner.backlog import Backlog
+from overnight.runner.backlog import Backlog, Taker
 from overnight.runner.handoff import HandOff
 from overnight.runner.leaders import Leaders
 from overnight.runner.segmentrun import Work
@@ -31,6 +31,25 @@ from overnight.wire import message, params, problem, result
 
 log = logging.getLogger("overnight.runner")
 _NAMES: Mapping[type[Outcome], str] = {kind: kind.__name__.lower() for kind in (Answered, Refused, Busy, Broken)}
+
+
+_TURN_MAX = 32
+
+
+class _Slot:
+    """A lane of an engine whose slots have a prompt cache each: it takes on its own account, so that neighbours meet in
+    the same slot."""
+
+    turn = 16  # A slot holds one prefix: changing workspaces oftener would compute it each time.
+    limit = 1
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self.engine = pool.engine
+
+    @property
+    def is_by_deadline(self) -> bool:
+        return self._pool.is_by_deadline
 
 
 class Pool:
@@ -45,6 +64,7 @@ class Pool:
         self.handoff: HandOff | None = None  # Who has the requests of batches, if the engine is a batch endpoint.
         self.name_of: Mapping[str, str] = {}  # What the engine calls models that callers call otherwise.
         self._backlog, self._entropy, self._marks = backlog, entropy, marks
+        self._takers: list[Taker] = [self]
         self._suspects: deque[Work] = deque()  # Each runs alone: see `core.retry.Alone`.
         self._is_alone = False
         self._leaders = Leaders() if engine.capabilities.charges_cache_writes else None
@@ -71,6 +91,11 @@ class Pool:
     def limit(self) -> int:
         """How many batch requests are inside at once when nothing is in the way."""
         return self.admission.limit if self.handoff is None else self.handoff.limit
+
+    @property
+    def turn(self) -> int:
+        """See `backlog.Taker`."""
+        return min(_TURN_MAX, max(1, self.limit // 4))
 
     @property
     def is_away(self) -> bool:
@@ -141,7 +166,8 @@ class Pool:
             self._let_go()
 
     def _let_go(self) -> None:
-        self._backlog.release(self)
+        for taker in self._takers:
+            self._backlog.release(taker)
         self._backlog.put_back(self._suspects)
         self._suspects.clear()
         if self._leaders is not None:
@@ -151,8 +177,9 @@ class Pool:
         task = asyncio.current_task()
         assert task is not None
         stop = partial(self._interrupt, task)
+        taker = self._taker()
         while True:
-            work = self._take() or await self._next()
+            work = self._take(taker) or await self._next(taker)
             work.stop = stop
             self._quiet.clear()
             visit = self.admission.enter(work.tokens, work.model)
@@ -189,16 +216,23 @@ class Pool:
         self._interrupted.add(task)
         task.cancel()
 
-    async def _next(self) -> Work:
+    def _taker(self) -> Taker:
+        if not self.engine.capabilities.has_slots:
+            return self
+        slot = _Slot(self)
+        self._takers.append(slot)
+        return slot
+
+    async def _next(self, taker: Taker) -> Work:
         work = None
         while work is None:
             future = asyncio.get_running_loop().create_future()
             self._idle.append(future)
             await future
-            work = self._take()
+            work = self._take(taker)
         return work
 
-    def _take(self) -> Work | None:
+    def _take(self, taker: Taker) -> Work | None:
         if self.admission.is_spent:
             self._let_go()
         if self._is_alone or not self._may_start() or not self.admission.has_room():
@@ -206,7 +240,7 @@ class Pool:
         while self._suspects and not self._suspects[0].is_open:
             self._suspects.popleft()
         is_in_doubt = self.admission.gate != gates.OPEN  # It is tried with another request first, if there is one.
-        work = None if self._suspects and not is_in_doubt else self._unsuspected()
+        work = None if self._suspects and not is_in_doubt else self._unsuspected(taker)
         if work is None and self._suspects:
             self._is_alone = not self.admission.in_flight
             return self._suspects.popleft() if self._is_alone else None
@@ -222,19 +256,19 @@ class Pool:
             self._let_go()
         return None
 
-    def _unsuspected(self) -> Work | None:
+    def _unsuspected(self, taker: Taker) -> Work | None:
         """The next request that may run beside others. Suspects that another engine let go are put aside."""
         while True:
-            work = self._backlog.take(self) if self._leaders is None else self._next_to_ask(self._leaders)
+            work = self._next_to_ask(taker, self._leaders) if self._leaders is not None else self._backlog.take(taker)
             if work is None or work.deaths < limits.DEATHS_MAX:
                 return work
             self._backlog.settle(work, None)
             self._suspects.append(work)
 
-    def _next_to_ask(self, leaders: Leaders) -> Work | None:
+    def _next_to_ask(self, taker: Taker, leaders: Leaders) -> Work | None:
         now_ms = self.admission.loop_ms()
         while leaders.held < self.limit:
-            work = leaders.next() or self._backlog.take(self)
+            work = leaders.next() or self._backlog.take(taker)
             if work is None or leaders.may_go(work, now_ms=now_ms):
                 return work
         return None

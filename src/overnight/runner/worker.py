@@ -19,6 +19,7 @@ from overnight.ids import BatchId, WorkspaceId
 from overnight.ports.world import World
 from overnight.runner.fleet import Fleet
 from overnight.runner.handoffs import HandOffs
+from overnight.runner.order import longest_first
 from overnight.runner.plan import Plan
 from overnight.runner.pool import errored
 from overnight.runner.recorder import Recorder
@@ -35,6 +36,7 @@ from overnight.wire.result import Kind
 _IDLE_POLL_S = 5.0  # How late a lease that ran out elsewhere, or an expired batch nobody holds, may be noticed.
 _CLOSING_SEGMENTS = 16  # Of LEASED_SEGMENTS_MAX, kept for what was canceled or expired while the engine is away.
 _READ_AGAIN_S = 30.0  # A segment whose requests could not be read is looked at again this often.
+_LAST_SEGMENTS = 2  # Of a batch: from here on a long answer that begins late would be waited for.
 _GIVE_BACK_S = 5.0  # Of DRAIN_S_MAX, kept for the last checkpoint and for giving leases back.
 
 
@@ -244,7 +246,9 @@ class Worker:
                 ready.append(work)
             else:
                 self._refuse(work, Refused(status=404, type="not_found_error", message=f"model: {work.model}"))
-        self._queue(self._handoffs.claim(run, ready if self._twins is None else self._twins.unasked(ready)))
+        unasked = self._handoffs.claim(run, ready if self._twins is None else self._twins.unasked(ready))
+        is_last = run.batch.segments_open <= _LAST_SEGMENTS
+        self._queue(longest_first(unasked) if is_last else unasked)
 
     def _queue(self, works: list[Work]) -> None:
         self._fleet.backlog.add(works)

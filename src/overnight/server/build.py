@@ -20,7 +20,6 @@ from overnight.ports.world import World
 from overnight.server.config import EngineSettings, PriceSettings
 
 _CLAUDE_URL = "https://api.anthropic.com"
-_NO_BUDGET = "take claude, or leave budget_usd_per_day out and set a spend limit in the account"
 _KINDS = (
     "embedded | PATH.gguf | hf:OWNER/REPO/FILE.gguf | http(s)://HOST:PORT | chat+http(s)://HOST:PORT | claude | "
     "claude-batch | claude-batch+http(s)://HOST:PORT"
@@ -36,8 +35,6 @@ def routes(
     for rank, settings in enumerate(engines):
         for spec in (settings.spec, *settings.replicas):
             engine, patterns = _engine(replace(settings, spec=spec), world, environment)
-            if settings.budget_usd_per_day is not None and isinstance(engine, ClaudeBatch):
-                raise UsageError(f"engine {spec}: no budget is kept for what is handed over in batches: {_NO_BUDGET}")
             found.append(
                 Route(
                     engine,

@@ -24,6 +24,7 @@ from overnight.ids import DEFAULT_WORKSPACE
 from overnight.ports.world import World
 from overnight.runner.backlog import Backlog
 from overnight.runner.handoff import HandOff
+from overnight.runner.purse import Purse
 from overnight.runner.recorder import Recorder
 from overnight.runner.segmentrun import SegmentRun, Unsaved
 from overnight.store import segments, splice
@@ -40,10 +41,18 @@ _LOOK_S = 1.0  # What nothing else wakes is looked at this often.
 class Night:
     """One process. `runs` are the segments it has, `rereads` counts those that were read anew."""
 
-    def __init__(self, store: Store, engine: ClaudeBatch, world: World, *, segments_max: int = 1_000) -> None:
+    def __init__(
+        self,
+        store: Store,
+        engine: ClaudeBatch,
+        world: World,
+        *,
+        segments_max: int = 1_000,
+        purse: Purse | None = None,
+    ) -> None:
         self.runs: dict[SegmentRef, SegmentRun] = {}
         self.backlog = Backlog()
-        self.handoff = HandOff(engine, self.backlog, store.control, world, on_reread=self._reread)
+        self.handoff = HandOff(engine, self.backlog, store.control, world, on_reread=self._reread, purse=purse)
         self.rereads = 0
         self._store, self._world, self._segments_max = store, world, segments_max
         self._recorder, self._unsaved = Recorder(store, world), Unsaved()

@@ -23,6 +23,7 @@ class Taker:
 
     def __init__(self, limit: int = 8, *, is_by_deadline: bool = False) -> None:
         self.limit, self.is_by_deadline = limit, is_by_deadline
+        self.turn = min(32, max(1, limit // 4))
 
 
 def works(

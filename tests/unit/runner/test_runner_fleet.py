@@ -105,7 +105,7 @@ def test_a_spare_helps_while_a_deadline_is_in_danger() -> None:
 
     with_fleet([Route(own, ["*"]), Route(spare, ["*"], rank=1)], drive)
     assert own.calls.total() + spare.calls.total() == 40
-    assert 10 <= spare.calls.total() <= 14, "what it took in that time"
+    assert 10 <= spare.calls.total() <= 20, "what it took in that time, and the rest of its turns"
 
 
 def test_a_replica_that_goes_away_leaves_its_work_to_the_other_and_comes_back_by_itself() -> None:

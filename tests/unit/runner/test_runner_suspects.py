@@ -6,6 +6,7 @@ from runs import begun, kinds, run_of
 
 from overnight import limits
 from overnight.core.retry import Broken, Busy
+from overnight.engines.engine import Capabilities
 from overnight.ports.marks import NoMarks
 from overnight.runner.backlog import Backlog
 from overnight.runner.pool import Pool
@@ -100,7 +101,9 @@ def test_a_request_that_is_alone_with_an_engine_in_doubt_is_tried_as_often_as_an
 
 
 class Shy(ScriptedEngine):
-    """Refuses one call while it answers another that came before."""
+    """Refuses one call while it answers another that came before. It is looked at twice a second."""
+
+    capabilities = Capabilities()
 
     async def is_there(self) -> bool:
         return True

@@ -147,9 +147,3 @@ def test_a_price_that_is_none_is_refused(tmp_path: Path, price: str) -> None:
     file = _file(tmp_path, f'[[engines]]\nspec = "claude"\nprices = {{"m" = {price}}}\n')
     with pytest.raises(UsageError, match="engines"):
         config.load(file, {}, {})
-
-
-def test_a_budget_that_nobody_would_keep_stops_the_start() -> None:
-    engines = [EngineSettings(spec="claude-batch+http://127.0.0.1:1", budget_usd_per_day=1.0)]
-    with pytest.raises(UsageError, match="no budget is kept"):
-        build.routes(engines, world=World(), environment={})
