@@ -81,7 +81,7 @@ class Engine(Protocol):
         ...
 
     async def is_there(self) -> bool:
-        """Whether it would answer, found out without asking a model: a look at a server that was away. Never raises."""
+        """Whether it would answer, found out without asking a model, after it was away. Never raises."""
         ...
 
     def wait_ms(self, tokens: Tokens) -> int:

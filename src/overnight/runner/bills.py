@@ -1,6 +1,7 @@
 """What the requests of one handoff will likely cost, set aside until it is known what they did."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 from overnight.core.handoff import Verdict
 from overnight.core.lease import SegmentRef
@@ -12,6 +13,14 @@ from overnight.wire import message
 from overnight.wire.message import Usage
 
 _NO_USAGE = Usage()
+
+
+class Estimate(Protocol):
+    """What a request will likely take: `Backlog.estimated`."""
+
+    def __call__(self, model: str, *, size_bytes: int, max_tokens: int) -> Tokens:
+        """In tokens."""
+        ...
 
 
 class Bills:
@@ -32,13 +41,14 @@ class Bills:
             self._bills[_place(work)] = self._purse.take(work.model, work.tokens)
         return works
 
-    def owe(self, works: Iterable[Work], estimated: Callable[[Work], Tokens]) -> None:
+    def owe(self, works: Iterable[Work], estimated: Estimate) -> None:
         """Requests that an earlier process, or an earlier lease, handed over: they will be charged, budget or not."""
         if self._purse is None:
             return
         for work in works:
             if _place(work) not in self._bills:
-                self._bills[_place(work)] = self._purse.take(work.model, estimated(work))
+                tokens = estimated(work.model, size_bytes=work.size_bytes, max_tokens=work.max_tokens)
+                self._bills[_place(work)] = self._purse.take(work.model, tokens)
 
     def part(self, works: Iterable[Work]) -> "Bills":
         """The bills of some of its requests, for a handoff of these alone."""
@@ -60,8 +70,8 @@ class Bills:
             bill.pay(usage)
 
     def close(self, *, was_made: bool) -> None:
-        """Nothing more will be heard of it. What the upstream may have worked on counts as it was estimated; nothing
-        does if it never made the batch."""
+        """Nothing more will be heard of it. Unless the upstream never made the batch, it may have worked on what is
+        left, so that counts as it was estimated."""
         for bill in filter(None, self._bills.values()):
             if was_made:
                 bill.close(None)

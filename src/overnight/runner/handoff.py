@@ -16,7 +16,6 @@ from overnight.core import handoff as handoffs
 from overnight.core.handoff import Handoff, Part, Prove, Shown, Unmade, Wait
 from overnight.core.lease import SegmentRef
 from overnight.core.retry import Broken, Busy, Refused
-from overnight.core.tokens import Tokens
 from overnight.engines.claudebatch import ClaudeBatch
 from overnight.errors import StoreError
 from overnight.ports.world import World
@@ -50,9 +49,8 @@ class HandOff:
         self.engine = engine
         self.name_of: Mapping[str, str] = {}  # Models that the upstream knows by another name than requests.
         self._source, self._control, self._world, self._on_reread = source, control, world, on_reread
-        self._purse = purse
         self._upstream = Upstream(engine.batches, world)
-        self._collector = Collector(self._upstream, source, world)
+        self._collector, self._purse = Collector(self._upstream, source, world), purse
         self._held: dict[str, Held] = {}
         self._attempts: dict[tuple[SegmentRef, int], int] = {}  # Of requests whose segments are read anew.
         self._ready, self._drain, self._quiet = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -96,7 +94,7 @@ class HandOff:
             work.attempt = self._attempts.pop((run.lease.segment, work.ordinal), work.attempt)
         for held in self._held.values():
             left = held.join(run, left)
-            held.bills.owe(held.works_in(run.lease.segment), self._estimated)
+            held.bills.owe(held.works_in(run.lease.segment), self._source.estimated)
         return left
 
     def look(self) -> None:
@@ -183,7 +181,7 @@ class HandOff:
                 async with asyncio.timeout(self._upstream.pause_s()):
                     await self._drain.wait()
             if self._drain.is_set() or not held.is_whole:
-                await self._end(held)
+                await self._end(held, was_made=False)
                 return False
             outcome = await self._created(held)
             if isinstance(outcome, Refused):
@@ -217,10 +215,10 @@ class HandOff:
         if refused.status != 413 or len(works) < 2:
             for work in works:
                 self._collector.refuse(work, refused)
-            await self._end(held)
+            await self._end(held, was_made=False)
             return
         halves = [(half, held.bills.part(half)) for half in (works[: len(works) // 2], works[len(works) // 2 :])]
-        await self._forget(held)
+        await self._forget(held, was_made=False)
         held.leave()
         for half, bills in halves:
             await self._hand_over(half, bills)
@@ -235,7 +233,7 @@ class HandOff:
             self._world.marks.reach("handoff.ended")
             await self._collect(held)
         if held.handoff.id in self._held:
-            await self._end(held)
+            await self._end(held, was_made=True)
 
     async def _find(self, held: Held) -> None:
         """Find out what became of a create that was never confirmed; returns when it is known, or does not matter."""
@@ -265,6 +263,7 @@ class HandOff:
                     may_post = newest.has_keys and posts_left > 0
                     await held.pause(ms / 1000, stays=_is_waiting(held, may_post=may_post))
                 case Unmade():
+                    held.bills.close(was_made=False)
                     return
             await self._refresh(held)
 
@@ -323,18 +322,18 @@ class HandOff:
 
     # --- Letting go -------------------------------------------------------------------------------------------------
 
-    async def _end(self, held: Held) -> None:
-        """Forget the handoff; what of it is still wanted waits again."""
-        await self._forget(held)
+    async def _end(self, held: Held, *, was_made: bool) -> None:
+        """Forget the handoff; what of it is still wanted waits again. `was_made`: the upstream may charge for it."""
+        await self._forget(held, was_made=was_made)
         if wanted := held.leave():
             delay_ms = max(held.again.get(work, 0) for work in wanted)
             self._group.create_task(self._give_back(wanted, delay_ms))
 
-    async def _forget(self, held: Held) -> None:
+    async def _forget(self, held: Held, *, was_made: bool) -> None:
         await self._kept(lambda: self._control.forget_handoff(held.handoff.id))
         self._world.marks.reach("handoff.collected")
         del self._held[held.handoff.id]
-        held.bills.close(was_made=held.handoff.upstream_id is not None)
+        held.bills.close(was_made=was_made)
         self._ready.set()  # There is room for another.
 
     async def _give_back(self, works: Sequence[Work], delay_ms: int) -> None:
@@ -358,9 +357,6 @@ class HandOff:
     @property
     def _is_spent(self) -> bool:
         return self._purse is not None and self._purse.is_shut
-
-    def _estimated(self, work: Work) -> Tokens:
-        return self._source.estimated(work.model, size_bytes=work.size_bytes, max_tokens=work.max_tokens)
 
     # --- The store --------------------------------------------------------------------------------------------------
 

@@ -37,8 +37,8 @@ _TURN_MAX = 32
 
 
 class _Slot:
-    """A lane of an engine whose slots have a prompt cache each: it takes on its own account, so that neighbours meet in
-    the same slot."""
+    """A lane of an engine whose slots have a prompt cache each: it takes on its own account, so that neighbours meet
+    in the same slot."""
 
     turn = 16  # A slot holds one prefix: changing workspaces oftener would compute it each time.
     limit = 1
