@@ -17,7 +17,7 @@ POLICIES = {
 
 
 def table(*, seed: int, is_full: bool) -> None:
-    """Print it. `is_full`: afternoons of four hours instead of one."""
+    """Print it. `is_full`: afternoons of six hours instead of two."""
     for title, pieces in (
         ("three whales, load 0.90", daydrive.mixed(load=0.9, seed=seed)),
         ("ten whales, urgent ones need 35 %, load 0.90", daydrive.crowded(load=0.9, seed=seed)),
@@ -32,7 +32,7 @@ def table(*, seed: int, is_full: bool) -> None:
             missed = " ".join(f"{day.missed.get(kind, 0):6}" for kind in ("small", "urgent", "whale"))
             print(f"  {name:16} {day.wait_min:6.1f} min {missed} {day.in_time / in_time:14.1%}", flush=True)
     for load in (0.9, 1.2):
-        _afternoon(load, seed=seed, hours=4 if is_full else 1)
+        _afternoon(load, seed=seed, hours=6 if is_full else 2)
 
 
 def _afternoon(load: float, *, seed: int, hours: int) -> None:

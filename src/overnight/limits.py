@@ -56,9 +56,7 @@ ATTEMPTS_MAX: Final = 6  # Tries that broke (5xx, lost, timed out): 1+2+4+8+16 s
 DEATHS_MAX: Final = 2  # Times an engine may be lost with a request inside before the request has to run alone.
 TWINS_BYTES_MAX: Final = 8 * MIB  # Rows kept for equal requests in the next segment, which follows within seconds.
 FALL_OVER_MS: Final = 60_000  # An engine that restarts is back by then; one that costs more waits so long to help.
-BREAKER_FAILURES: Final = (
-    20  # Broken attempts in a row after which an engine is left alone: three bad requests cause 18.
-)
+BREAKER_FAILURES: Final = 20  # Broken attempts in a row until an engine is left alone: 3 bad requests cause 18.
 RETRY_DELAY_MS: Final = 1_000  # Doubles with each attempt.
 RETRY_DELAY_MS_MAX: Final = 60_000  # Reached after 6 doublings; a busy engine is asked once a minute at the least.
 RETRY_AFTER_MS_MAX: Final = 3_600_000  # A `Retry-After` beyond an hour is taken as an hour.

@@ -20,7 +20,7 @@ from overnight.testing.processes import running_server
 SLOTS = 4
 CONTEXT_TOKENS = 4096
 WORDS_TOO_MANY = 9_000
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "engines.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/engines.md"
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ class TestEmbedded(EngineSuite):
 
 class TestMessagesOnLlama(RemoteEngineSuite):
     words_too_many = WORDS_TOO_MANY
-    allows = frozenset({"any_model", "cancel", "echoes_prefill", "image", "own_errors", "schema", "stop_sequence"})
+    allows = frozenset({"any_model", "cancel", "echoes_prefill", "image", "schema", "stop_sequence"})
 
     @pytest.fixture(autouse=True)
     def _served(self, llama_url: str) -> None:

@@ -150,12 +150,17 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return "required"
     value = msgspec.to_builtins(field.default_factory())
     if value and isinstance(value[0], dict):
-        value = [{name: found for name, found in item.items() if found not in ("", [], {}, None, False)} for item in value]
+        value = [
+            {name: found for name, found in item.items() if found not in ("", [], {}, None, False)} for item in value
+        ]
     return re.sub(r"([,:])(?=[\"{\[])", r"\1 ", msgspec.json.encode(value).decode())
 
 
 def test_every_setting_is_documented() -> None:
-    variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in Settings.__struct_fields__} | {"keys": "—", "weights": "—"}
+    variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in Settings.__struct_fields__} | {
+        "keys": "—",
+        "weights": "—",
+    }
     expected = [[field.name, _default(field), variables[field.name]] for field in fields(Settings)]
     assert [row[:3] for row in table(CONFIGURATION, "test_every_setting_is_documented")] == expected
 

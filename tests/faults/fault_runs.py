@@ -61,7 +61,9 @@ def rows(server: ObservedServer, batch_id: str, count: int) -> dict[str, Any]:
         try:
             batch = server.wait_ended(client, batch_id)
         except Patience:
-            print(client.call("GET","/health").json, client.retrieve(batch_id)["request_counts"], client.call("GET", "/metrics").body.decode())
+            health = client.call("GET", "/health").json
+            metrics = client.call("GET", "/metrics").body.decode()
+            print(health, client.retrieve(batch_id)["request_counts"], metrics)
             raise
         found = client.results(batch_id)
     assert found.keys() == {f"r{index}" for index in range(count)}

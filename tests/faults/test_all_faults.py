@@ -43,9 +43,11 @@ def test_no_schedule_of_faults_loses_or_doubles_a_request(seed: int, tmp_path: P
         serving(tmp_path, Group(MODEL, engines, IN_FLIGHT)) as server,
     ):
 
-        def send(name: str, count: int, *more: str) -> None:
+        def send(name: str, count: int, *more: str) -> str:
             said = [*texts(name, count), *more]
-            asked[created(server, MODEL, said)] = said
+            batch_id = created(server, MODEL, said)
+            asked[batch_id] = said
+            return batch_id
 
         send("first", 3 * BATCH)
         for engine in engines:
@@ -59,7 +61,12 @@ def test_no_schedule_of_faults_loses_or_doubles_a_request(seed: int, tmp_path: P
             for engine in struck:
                 engine.wait_well()
         ended_s = max(ended_s for engine in engines for _, _, ended_s in engine.faults)
-        send("last", 8 * BATCH)
+        batch_id = send("after", BATCH)
+        for number in range(round(BACK_S)):  # A second of work each, of which two are there at any time.
+            before, batch_id = batch_id, send(f"after {number}", BATCH)
+            rows(server, before, len(asked[before]))
+            if back_after_s(engines, ended_s, per_s=per_s) <= BACK_S:
+                break
         for batch_id, said in asked.items():
             found, expected = rows(server, batch_id, len(said)), by_id(said)
             for name in [name for name, text in expected.items() if POISON in text]:

@@ -26,10 +26,8 @@ REQUESTS = 2_200  # A minute and a half of work.
 class SickEngine(ScriptedEngine):
     """Gives `outcome` for an hour, else answers. Its health is checked by those who knock."""
 
-    capabilities = Capabilities()
-
     def __init__(self, outcome: Outcome, *, looks_well: bool) -> None:
-        super().__init__(self._fate, in_flight_max=IN_FLIGHT)
+        super().__init__(self._fate, in_flight_max=IN_FLIGHT, capabilities=Capabilities())
         self._outcome, self._looks_well = outcome, looks_well
         self.asked_while_sick = 0
 

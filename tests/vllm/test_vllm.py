@@ -11,7 +11,7 @@ from overnight.engines.openai import Chat
 from overnight.testing.enginesuite import RemoteEngineSuite, departure_table
 
 WORDS_TOO_MANY = 9_000
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "engines.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/how-to/engines.md"
 
 
 class TestMessagesOnVllm(RemoteEngineSuite):

@@ -23,7 +23,7 @@ from overnight.ids import WorkspaceId
 URGENT_MS = 3_600_000  # While no speed is known, the last hour before expires_at is taken as danger.
 GUARD_SHARE = 0.9  # Of what an engine can do before a deadline: beyond it the deadline is in danger.
 GUARD_MS = (
-    60_000  # Before it: what is inside then is still to be answered, and danger is looked for now and then only.
+    60_000  # Before it: what is inside then is still to be answered, and danger is not looked for all the time.
 )
 OUTPUT_WEIGHT = 2  # An output token counts as two of input, as in the paper.
 

@@ -161,8 +161,8 @@ class Admission:
             return False
         if besides.is_idle(self.beside, now_ms=now_ms):
             return True
-        if not self.in_flight and not self.beside.unserved:
-            return True  # People never stop a batch for good, however few slots there are.
+        if not self.in_flight and not self.beside.unserved and self.interactive < window:
+            return True  # What people kept free and do not use is no reason for a batch to stand still.
         unprefilled = self._unprefilled(now_ms)
         return (
             besides.room(self.beside, now_ms=now_ms, window=window, in_flight=self.in_flight, unprefilled=unprefilled)

@@ -155,7 +155,7 @@ class Backlog:
 
     def workspaces(self) -> frozenset[WorkspaceId]:
         """Those that have something waiting."""
-        return frozenset(stretch.run.batch.workspace for stretch in self._stretches)
+        return frozenset(stretch.run.batch.workspace for stretch in self._stretches if stretch.works)
 
     @property
     def stretches(self) -> Sequence[Stretch]:

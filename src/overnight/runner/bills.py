@@ -31,6 +31,11 @@ class Bills:
         self._purse = purse
         self._bills: dict[tuple[SegmentRef, int], Bill | None] = {}  # None: closed.
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether there is a budget."""
+        return self._purse is not None
+
     def affordable(self, works: Sequence[Work]) -> Sequence[Work]:
         """The first of these requests that the budget has room for, each with a bill from now on."""
         if self._purse is None:
@@ -55,6 +60,12 @@ class Bills:
         found = Bills(self._purse)
         found._bills = {place: self._bills.pop(place) for place in map(_place, works) if place in self._bills}
         return found
+
+    def keep(self, works: Iterable[Work]) -> None:
+        """These are handed over, and no others."""
+        kept = self.part(works)
+        self.close(was_made=False)
+        self._bills = kept._bills
 
     def settle(self, segment: SegmentRef, ordinal: int, verdict: Verdict) -> None:
         """Its row was read. What errored, expired or was canceled is not charged

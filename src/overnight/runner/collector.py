@@ -1,9 +1,8 @@
 """Results of an upstream's batch become result lines of ours, or requests that are asked again."""
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from contextlib import aclosing
-from typing import Protocol
 
 from overnight import limits
 from overnight.core import handoff as handoffs
@@ -14,37 +13,13 @@ from overnight.core.retry import Again, Answered, Broken, Record, Refused
 from overnight.core.tokens import Tokens
 from overnight.engines.claudewire import Row, Stopped
 from overnight.ports.world import World
-from overnight.runner.backlog import Taker
 from overnight.runner.held import Held
 from overnight.runner.segmentrun import Work
+from overnight.runner.source import Source
 from overnight.runner.upstream import Upstream
 from overnight.wire import message, problem, result
 
 _ROOM_BYTES = limits.CHECKPOINT_BUFFER_BYTES_MAX // 2  # Of lines that are in no log yet; the rest is for the lanes.
-
-
-class Source(Protocol):
-    """Where requests wait: `runner.backlog`."""
-
-    def take_many(self, taker: Taker, *, requests_max: int, bytes_max: int) -> list[Work]:
-        """As many as there are within these bounds, in prompt order; a single one may be larger."""
-        ...
-
-    def put_back(self, works: Iterable[Work]) -> None:
-        """Requests that were taken and not asked."""
-        ...
-
-    def settle(self, work: Work, took: Tokens | None) -> None:
-        """What a request took; None if it was not worked on."""
-        ...
-
-    def estimated(self, model: str, *, size_bytes: int, max_tokens: int) -> Tokens:
-        """What a request will likely take."""
-        ...
-
-    def on_ready(self, callback: Callable[[], None]) -> None:
-        """Whom to tell when there is something to take."""
-        ...
 
 
 class Collector:

@@ -20,10 +20,11 @@ from overnight.engines.claudebatch import ClaudeBatch
 from overnight.errors import StoreError
 from overnight.ports.world import World
 from overnight.runner.bills import Bills
-from overnight.runner.collector import Collector, Source, are_saved
+from overnight.runner.collector import Collector, are_saved
 from overnight.runner.held import Held
 from overnight.runner.purse import Purse
 from overnight.runner.segmentrun import SegmentRun, Work
+from overnight.runner.source import Source, put_back, take_run
 from overnight.runner.upstream import Upstream
 from overnight.store.control import Control
 
@@ -130,25 +131,20 @@ class HandOff:
     async def _take(self) -> None:
         most = self.engine.bytes_max
         while not self._drain.is_set() and len(self._held) < limits.HANDOFFS_MAX and not self._is_spent:
-            works = self._source.take_many(self, requests_max=self.engine.requests_max, bytes_max=most)
+            bills = Bills(self._purse)
+            works = take_run(self._source, self, bills, requests_max=self.engine.requests_max, bytes_max=most)
             if not works:
+                self._ready.clear()  # What was put back is no news.
                 return
             count = handoffs.fitting((work.size_bytes for work in works), bytes_max=most)
             if count == 0:
                 self._collector.refuse(works[0], _TOO_LARGE)
-            alike = [work for work in works[:count] if _headers(work) == _headers(works[0])]
-            bills = Bills(self._purse)
-            chosen = bills.affordable(alike)
+            chosen = [work for work in works[:count] if _headers(work) == _headers(works[0])]
             sent = set(chosen)
-            for work in reversed(works):
-                if work not in sent and work.is_open:
-                    self._source.settle(work, None)
-                    self._source.put_back([work])
+            put_back(self._source, [work for work in works if work not in sent])
+            bills.keep(chosen)
             if chosen:
                 await self._hand_over(chosen, bills)
-            elif alike:
-                self._ready.clear()  # What was put back is no news.
-                return
 
     async def _hand_over(self, works: Sequence[Work], bills: Bills) -> None:
         """Make one batch of the upstream of these requests, which share version and betas."""

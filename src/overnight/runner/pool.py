@@ -40,7 +40,7 @@ class _Slot:
     """A lane of an engine whose slots have a prompt cache each: it takes on its own account, so that neighbours meet
     in the same slot."""
 
-    turn = 16  # A slot holds one prefix: changing workspaces oftener would compute it each time.
+    turn = 4  # A slot holds one prefix: changing workspaces each time would compute it each time.
     limit = 1
 
     def __init__(self, pool: "Pool") -> None:

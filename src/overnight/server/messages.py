@@ -17,10 +17,7 @@ from overnight import limits
 from overnight.core.retry import Answered, Broken, Busy, Refused
 from overnight.engines.engine import Call
 from overnight.engines.interactive import api_error
-from overnight.errors import (
-    InvalidRequest,
-    NotFound,
-)
+from overnight.errors import ApiError, InvalidRequest, NotFound
 from overnight.runner.fleet import Way
 from overnight.runner.pool import Pool
 from overnight.server import answers, context, receive
@@ -67,20 +64,30 @@ async def count_tokens(http_request: HttpRequest) -> Response:
 
 
 async def _unless_gone(http_request: HttpRequest, answer: Coroutine[None, None, T]) -> T:
-    """The answer, unless the client goes away first: then the engine is told to stop, and ClientDisconnect."""
+    """The answer, unless the client goes away first: then the engine is told to stop, and ClientDisconnect.
+    An ApiError of `answer` is raised as it is."""
 
     async def watch() -> None:
         while (await http_request.receive())["type"] != "http.disconnect":
             pass
         answering.cancel()
 
+    async def asked() -> T | ApiError:  # A group would wrap it.
+        try:
+            return await answer
+        except ApiError as error:
+            return error
+
     async with asyncio.TaskGroup() as group:
-        answering = group.create_task(answer)
+        answering = group.create_task(asked())
         watching = group.create_task(watch())
         answering.add_done_callback(lambda _: watching.cancel())
     if answering.cancelled():
         raise ClientDisconnect
-    return answering.result()
+    answered = answering.result()
+    if isinstance(answered, ApiError):
+        raise answered
+    return answered
 
 
 async def _json_body(http_request: HttpRequest, held: AsyncExitStack) -> bytes:

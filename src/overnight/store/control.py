@@ -142,7 +142,7 @@ class Control(Protocol):
         ...
 
     async def demands(self) -> list[Demand]:
-        """What unfinished batches still want, summed up by deadline to ten minutes."""
+        """What unfinished batches still want, summed up by deadline; those within ten minutes by the earliest."""
         ...
 
     async def renew(self, worker: str, *, now_ms: int) -> Renewal:

@@ -248,7 +248,7 @@ def counts(sql: sqlite3.Connection) -> Mapping[str, int]:
 
 
 _DEMANDS = """
-    SELECT max(expires_at_ms), sum(requests - succeeded - errored - canceled - expired)
+    SELECT min(expires_at_ms), sum(requests - succeeded - errored - canceled - expired)
     FROM batches WHERE ended_at_ms IS NULL AND status = 'in_progress' GROUP BY expires_at_ms / 600000
 """
 

@@ -14,6 +14,7 @@ from typing import cast
 from msgspec import Raw, Struct
 
 from overnight.core import schedule, segment
+from overnight.core import window as windows
 from overnight.core.batch import Batch, kind_of_unfinished
 from overnight.core.retry import Answered, Outcome
 from overnight.core.segment import Cut
@@ -102,7 +103,7 @@ class Replica(StepEngine):
     """
 
     def __init__(self, profile: Profile, *, name: str = "replica", cache_tokens: int = 0, window: int = 64) -> None:
-        super().__init__(profile, name=name, in_flight_max=window, has_slots=True)
+        super().__init__(profile, name=name, in_flight_max=window, has_slots=profile.slots == window)
         self.input_tokens = 0
         self.cost_of: Counter[str] = Counter()
         self.is_mute = False  # It tells no usage that anything could be learnt from.
@@ -172,6 +173,8 @@ class Drive:
         for engine in engines:
             engine.is_mute = rule.is_in_requests
         self.fleet = Fleet(routes, world, weights=weights)
+        for pool in self.fleet.pools:
+            pool.admission.window = windows.begun(most=pool.engine.in_flight_max, fixed=True)
         self._open: dict[BatchId, tuple[Submitted, list[Cut]]] = {}
         self._unleased = 0  # Segments.
         self._runs: set[SegmentRun] = set()

@@ -95,6 +95,20 @@ class ConnectionCases(Cases):
         assert server.connections == 2
 
     @case
+    async def test_what_was_sent_to_a_server_that_is_gone_since_is_lost(
+        self, server: ScriptedServer, transport: Transport
+    ) -> None:
+        """It may have died of it: were it only a failed connection, nobody would ever hold that against a request."""
+        peer = await warm(server, transport)
+        async with asyncio.TaskGroup() as group:
+            asking = group.create_task(settled(post(transport)))
+            await peer.request()
+            server.stop_listening()
+            peer.reset()
+        assert isinstance(asking.result(), ConnectionLost)
+        assert server.connections == 1
+
+    @case
     async def test_a_new_connection_that_dies_is_not_replaced(
         self, server: ScriptedServer, transport: Transport
     ) -> None:

@@ -50,10 +50,11 @@ class Night:
         segments_max: int = 1_000,
         purse: Purse | None = None,
     ) -> None:
+        """`purse`: what the engine may cost; it is kept while the night works."""
         self.runs: dict[SegmentRef, SegmentRun] = {}
         self.backlog = Backlog()
         self.handoff = HandOff(engine, self.backlog, store.control, world, on_reread=self._reread, purse=purse)
-        self.rereads = 0
+        self.purse, self.rereads = purse, 0
         self._store, self._world, self._segments_max = store, world, segments_max
         self._recorder, self._unsaved = Recorder(store, world), Unsaved()
         self._workers: dict[SegmentRef, str] = {}  # One name each, so that each can be given back alone.
@@ -69,6 +70,8 @@ class Night:
         async with self._group:
             loops = (self.handoff.run(), self._save(), self._lease(), self._renew())
             tasks = [self._group.create_task(loop) for loop in loops]
+            if self.purse is not None:
+                tasks.append(self._group.create_task(self.purse.run(self._store.control)))
             yield
             for task in tasks:
                 task.cancel()

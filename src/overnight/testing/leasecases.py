@@ -171,22 +171,21 @@ class LeaseCases(ControlCases):
     async def test_what_is_due_in_danger_comes_before_everything_else(self, control: Control) -> None:
         await created(control, "old", at_ms=T0)
         urgent = await created(control, "due", workspace=THEIRS, at_ms=T0 - 1_000)
-        wanted = Wanted(
-            requests=1, segments=9, held=EVERYBODY, served={THEIRS: 1e9}, danger_ms=urgent.expires_at_ms
-        )
+        wanted = Wanted(requests=1, segments=9, held=EVERYBODY, served={THEIRS: 1e9}, danger_ms=urgent.expires_at_ms)
         assert _segments(await control.lease("w1", wanted=wanted, now_ms=T0)) == [("due", 0)]
 
     @case
     async def test_demands_are_what_unfinished_batches_still_want(self, control: Control) -> None:
         first = await created(control, "a", segments=2)
         later = await created(control, "b", at_ms=T0 + 3_600_000)
+        await created(control, "b2", at_ms=T0 + 3_600_001)
         canceled = await created(control, "c")
         await control.cancel(OURS, canceled.id, now_ms=T0)
         held = await leased(control)
         await sealed(control, next(item for item in held if item.lease.segment.batch_id == first.id))
         assert sorted(await control.demands()) == [
             Demand(T0 + limits.BATCH_LIFETIME_MS, 10),
-            Demand(later.expires_at_ms, 10),
+            Demand(later.expires_at_ms, 20),
         ]
 
     @case

@@ -99,6 +99,10 @@ class ScriptedServer:
             peer._writer.transport.abort()
         await self._server.wait_closed()
 
+    def stop_listening(self) -> None:
+        """No new connections; those that were made stay."""
+        self._server.close()
+
     async def accept(self) -> Peer:
         """The next connection, in the order they were made."""
         return await self._waiting.get()

@@ -35,6 +35,9 @@ _STATUS_TYPES = {
 }
 
 
+_TYPES = frozenset({*_STATUS_TYPES.values(), "api_error"})
+
+
 def type_of_status(status: int) -> str:
     """The API's error type for an HTTP status: unlisted 4xx are invalid requests, 5xx are api_error."""
     return _STATUS_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
@@ -59,7 +62,8 @@ class _LooseProblem(msgspec.Struct):
 def read(body: bytes, *, status: int) -> Problem:
     """What an upstream's error answer says, whatever dialect it is in; never raises.
 
-    Understands the Anthropic and OpenAI envelopes, `{"message": …}` and plain text, cut to 500 characters.
+    Understands the Anthropic and OpenAI envelopes, `{"message": …}` and plain text, cut to 500 characters. A type
+    that is none of the API's becomes that of the status.
     """
     try:
         loose = msgspec.json.decode(body, type=_LooseProblem)
@@ -67,6 +71,6 @@ def read(body: bytes, *, status: int) -> Problem:
         text = body[:500].decode("utf-8", "replace").strip() or f"HTTP {status}"
         return Problem(error=Detail(type_of_status(status), text))
     inner = loose.error if isinstance(loose.error, _LooseDetail) else _LooseDetail(message=loose.error)
-    known = inner.type if inner.type.endswith("_error") else type_of_status(status)
+    known = inner.type if inner.type in _TYPES else type_of_status(status)
     text = inner.message or loose.message or f"HTTP {status}"
     return Problem(error=Detail(known, text[:2000]), request_id=loose.request_id)

@@ -8,10 +8,12 @@ from typing import Any
 
 from hostedinside import HostedInside
 
+from overnight.core.prices import told
 from overnight.engines.claudebatch import ClaudeBatch
 from overnight.ports.marks import Marks, NoMarks
 from overnight.ports.offload import InlineOffload
 from overnight.ports.world import World
+from overnight.runner.purse import Purse
 from overnight.testing.handingover import Night
 from overnight.testing.hosted import HostedApi, Outcome, text
 from overnight.testing.simulation import Machine
@@ -20,6 +22,8 @@ from overnight.testing.virtualtime import run
 Drive = Callable[[Night], Awaitable[None]]
 Script = Callable[[str, dict[str, Any]], Outcome]
 HOUR_S = 3600.0
+MODEL = "claude-haiku-4-5"
+A_DOLLAR = told(input=0.0, output=2_000_000.0)  # For each token of output in a batch, at half price.
 
 
 class Killed(Exception):
@@ -61,6 +65,7 @@ class Sky:
         self.wire = HostedInside(self.hosted, has_date=ahead_s is not None)
         self.bounds = bounds
         self.segments_max = 1_000  # That are leased at once.
+        self.usd_per_day: float | None = None  # What the upstream may cost, at the prices of `A_DOLLAR`.
 
     def live(self, drive: Drive, *, marks: Marks | None = None) -> None:
         """One process, from recovery to its death."""
@@ -71,7 +76,7 @@ class Sky:
                     "https://api.anthropic.com", wire=self.wire, clock=self.machine.clock, **self.bounds
                 )
                 store, world = self.machine.store(committer), self._world(marks or NoMarks())
-                night = Night(store, engine, world, segments_max=self.segments_max)
+                night = Night(store, engine, world, segments_max=self.segments_max, purse=self._purse(engine))
                 async with night.working():
                     await drive(night)
 
@@ -95,6 +100,13 @@ class Sky:
         """Of the batches that were made, oldest first."""
         return [len(create.custom_ids) for create in self.hosted.creates]
 
+    def _purse(self, engine: ClaudeBatch) -> Purse | None:
+        if self.usd_per_day is None:
+            return None
+        return Purse(
+            engine.name, self.usd_per_day, clock=self.machine.clock, prices={MODEL: A_DOLLAR}, is_batched=True
+        )
+
     def _world(self, marks: Marks) -> World:
         machine = self.machine
         return World(
@@ -107,7 +119,7 @@ def requests(count: int, name: str = "r", **more: Any) -> list[tuple[str, dict[s
 
     def params(said: str) -> dict[str, Any]:
         turns = [{"role": "user", "content": said}]
-        return {"model": "claude-haiku-4-5", "max_tokens": 10, "messages": turns, **more}
+        return {"model": MODEL, "max_tokens": 10, "messages": turns, **more}
 
     return [(f"{name}{index}", params(f"{name}{index}")) for index in range(count)]
 

@@ -270,3 +270,14 @@ def test_more_is_asked_for_when_a_workspace_runs_dry_however_much_others_have() 
     backlog.add(works("b", 2, of=B))
     take(backlog, taker, 6)
     assert calls == [1]
+
+
+def test_a_workspace_whose_last_waiting_request_was_taken_is_not_among_those_that_wait() -> None:
+    """When more is asked for, it is to be leased something."""
+    backlog, taker = Backlog(), Taker(limit=4)
+    waiting: list[frozenset[WorkspaceId]] = []
+    backlog.on_low = lambda: waiting.append(backlog.workspaces())
+    backlog.add(works("a", 500, of=A))
+    backlog.add(works("b", 2, of=B))
+    take(backlog, taker, 6)
+    assert waiting == [frozenset({A})]

@@ -43,7 +43,7 @@ class Mortal(ScriptedEngine):
 
 
 def night(*engines: ScriptedEngine) -> SegmentRun:
-    """A night of these engines over a segment whose eleventh request is poison."""
+    """A night over a segment whose eleventh request is poison. The second engine begins 120 s after the first."""
     segment = run_of(REQUESTS)
 
     async def main() -> None:
@@ -51,11 +51,11 @@ def night(*engines: ScriptedEngine) -> SegmentRun:
         pools = [Pool(engine, backlog, entropy=entropy, marks=NoMarks(), clock=clock) for engine in engines]
         backlog.add(begun(segment, [f"r{number}" if number != 10 else "poison" for number in range(REQUESTS)]))
         async with asyncio.TaskGroup() as group:
-            running = [group.create_task(pool.run()) for pool in pools]
-            for _ in range(60):  # As the plan does.
-                await asyncio.sleep(10)
-                for pool in pools:
-                    pool.wake()
+            running = []
+            for pool in pools:
+                running.append(group.create_task(pool.run()))
+                await asyncio.sleep(120)
+            await asyncio.sleep(120)
             for task in running:
                 task.cancel()
 
@@ -100,25 +100,17 @@ def test_a_request_that_is_alone_with_an_engine_in_doubt_is_tried_as_often_as_an
     assert engine.calls["poison"] == limits.ATTEMPTS_MAX
 
 
-class Shy(ScriptedEngine):
-    """Refuses one call while it answers another that came before. It is looked at twice a second."""
-
-    capabilities = Capabilities()
-
-    async def is_there(self) -> bool:
-        return True
-
-
 def test_an_answer_that_comes_after_a_refused_connection_opens_every_door() -> None:
     """Else the engine would be away for ever, for nobody knocks at an open gate."""
     segment = run_of(9)
-    engine = Shy(
+    engine = ScriptedEngine(
         lambda text, call: (
             Fate(Busy(reason="refused", is_away=True), 0.1)
             if text == "r1" and call == 1
             else Fate(answered(text), 0.2)
         ),
         in_flight_max=2,
+        capabilities=Capabilities(),  # It is looked at twice a second, and a look hides what happens meanwhile.
     )
 
     async def main() -> None:
