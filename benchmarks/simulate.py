@@ -1,9 +1,9 @@
 """Tables out of simulated engines: ratios and shapes, not speeds. Any seed replays.
 
-The engine is `overnight.testing.stepengine` under virtual time, with the parameters of performance.md's appendix.
+The engine is `overnight.testing.stepengine` under virtual time; docs/explanation/scheduling.md has its parameters.
 Each table is a module `sim_NAME` with a function `table(*, seed, is_full)`.
 
-    python benchmarks/simulate.py window|beside [--full] [--seed N]
+    python benchmarks/simulate.py window|beside|prefix|fairness|deadlines [--full] [--seed N]
 """
 
 import argparse

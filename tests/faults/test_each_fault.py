@@ -31,8 +31,8 @@ DELAY_S = 0.2
 IN_FLIGHT = 8
 REQUESTS = 400
 FAULT_S = 4.0
-# All that is inside when it begins and follows until the breaker opens, and some single tries.
-ASKED_AGAIN_MAX = 2 * IN_FLIGHT + limits.BREAKER_FAILURES + 8
+# Until the breaker opens, whose count each answer to what was inside before starts anew; single tries are few.
+ASKED_AGAIN_MAX = (IN_FLIGHT + 1) * limits.BREAKER_FAILURES
 WELL = "well"  # The model of an engine without a fault.
 PASSING: list[Fault] = [fault for fault in FAULTS if fault != "silent"]  # The others: nothing is left of them.
 

@@ -1,5 +1,5 @@
-"""Deadlines (performance.md, goal 9): days in pure functions, and afternoons of the real leases, plan, backlog and
-pools. `benchmarks/simulate.py deadlines` has peers."""
+"""Deadlines (docs/explanation/scheduling.md, goal 9): days in pure functions, and afternoons of the real leases,
+plan, backlog and pools. `benchmarks/simulate.py deadlines` has peers."""
 
 from statistics import median
 

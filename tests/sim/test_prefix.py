@@ -1,4 +1,4 @@
-"""Prefix order through the real backlog and pools (performance.md, goal 5).
+"""Prefix order through the real backlog and pools (docs/explanation/scheduling.md, goal 5).
 
 `benchmarks/simulate.py prefix` has the peers.
 """

@@ -2,7 +2,7 @@
 
 A flag of priority does not protect them: what was admitted runs, and each of its prompts stands in every step in
 which somebody waits. So what counts is how many batch requests are inside and not yet prefilled, `bound` of them at
-most while people are around (performance.md, section 0, numbers 3 and 4), and none starts while somebody has no first
+most while people are around (docs/explanation/scheduling.md), and none starts while somebody has no first
 token: at the same throughput that takes a fifth off the longest waits. The bound is found by the time to first token:
 a little more with each that comes in time, a cut with one that is late, so that few are. Nobody there for two
 seconds: no bound at all.

@@ -2,7 +2,7 @@
 
 Too few waste the engine; too many wait inside it, where nothing can be re-ordered, cancelled or overtaken. The right
 number differs a hundredfold between engines, so none is assumed. Latency says nothing: in a continuous batch it must
-grow with the batch while throughput still rises. So there are two ways to steer (performance.md, section 3):
+grow with the batch while throughput still rises. So there are two ways to steer (docs/explanation/scheduling.md):
 
 - by the queue, where the engine tells it: double until requests wait, then let a tenth as many wait as run;
 - by goodput, where it does not: a larger window must bring more tokens a second, a smaller one no fewer.

@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from overnight.core.offpeak import Signal
@@ -50,6 +51,7 @@ class Fleet:
             if (signal := routes[0].signal) is not None:
                 pool.admission.meter = self._meters.setdefault(signal, Meter(signal))
             pool.admission.hours = routes[0].hours
+            pool.on_away = partial(self._wake_others, pool)
             pool.name_of = {name: known for route in routes for name, known in route.aliases.items()}
         self.purses: Sequence[Purse] = self._with_purses(world)
 
@@ -99,6 +101,11 @@ class Fleet:
     async def close(self) -> None:
         """Release every engine."""
         await asyncio.gather(*(engine.close() for engine in self._pools))
+
+    def _wake_others(self, away: Pool) -> None:
+        for pool in self.pools:
+            if pool is not away:
+                pool.wake()
 
     def _preference(self, route: Route) -> tuple[bool, int, int]:
         pool = self._pools[route.engine]

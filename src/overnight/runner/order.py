@@ -1,8 +1,8 @@
 """The order of requests at the end of a batch, where it pays to begin with those that may take longest.
 
 A batch is done when its last answer is. One long answer that begins at the end holds all others up: with the longest
-first a batch of 1,000 to 20,000 requests ends 1.06 to 1.18 times sooner, and a larger one gains nothing
-(performance notes, section 1.2). Requests that share their prefix stay together: that is worth more.
+first a batch of 1,000 to 20,000 requests ends 1.06 to 1.18 times sooner, and a larger one gains nothing (simulated:
+lognormal lengths, 256 or 1,024 at once). Requests that share their prefix stay together: that is worth more.
 """
 
 from collections.abc import Sequence

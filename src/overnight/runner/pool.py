@@ -40,7 +40,7 @@ class _Slot:
     """A lane of an engine whose slots have a prompt cache each: it takes on its own account, so that neighbours meet
     in the same slot."""
 
-    turn = 4  # A slot holds one prefix: changing workspaces each time would compute it each time.
+    turn = 3  # A slot holds one prefix: changing workspaces each time would compute it each time.
     limit = 1
 
     def __init__(self, pool: "Pool") -> None:
@@ -73,6 +73,7 @@ class Pool:
         self._group: asyncio.TaskGroup | None = None
         self._budget = retry.Budget()
         self._may_start: Callable[[], bool] = lambda: True
+        self.on_away: Callable[[], None] = lambda: None  # Told when its work is anybody's.
         self._quiet = asyncio.Event()
         self._quiet.set()
         self._interrupted: set[asyncio.Task[None]] = set()
@@ -164,6 +165,7 @@ class Pool:
     def _on_closed(self) -> None:
         if self.is_away:
             self._let_go()
+            self.on_away()
 
     def _let_go(self) -> None:
         for taker in self._takers:

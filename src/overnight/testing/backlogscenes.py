@@ -169,7 +169,7 @@ class Beside(Struct, frozen=True, kw_only=True):
         return drive
 
     def bound(self) -> float:
-        """2 x the largest request x its share of what is in flight (performance.md, goal 8)."""
+        """2 x the largest request x its share of what is in flight (docs/explanation/scheduling.md, goal 8)."""
         costs = [
             schedule.cost(Tokens(sizes.input, sizes.output))
             for item in self.batches()

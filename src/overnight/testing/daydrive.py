@@ -1,7 +1,7 @@
 """A day of batches over one engine that does a unit of work a second, by the pure functions of `core.schedule`.
 
 No pools: a chunk of work is taken, and when it is done the next. So a day costs a second, and what is measured is the
-order alone (performance.md, section 5 and appendix).
+order alone (docs/explanation/scheduling.md).
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -4,7 +4,7 @@ A step takes `step_ms + running_us * running + prefill_us * prefilled tokens`. I
 that is prefilled, and spends what its budget of tokens leaves on prompts, in the order they came, in pieces where
 needed. A request enters if there is a slot and memory for its prompt; memory that overflows later throws the
 youngest out, which begins again. A waiting `standard` request overtakes `batch` ones if `has_priority`, but none
-that runs: so does vLLM (`docs/explanation`, performance notes). Sizes come from the text: `in=400 out=30`, and for a
+that runs: so does vLLM (its issue 40004). Sizes come from the text: `in=400 out=30`, and for a
 shared prefix its number and tokens, `prefix=7/320`.
 """
 
@@ -35,7 +35,7 @@ class Sizes(NamedTuple):
 
 
 class Profile(Struct, frozen=True, kw_only=True):
-    """A machine with a model on it. Figures: performance.md, appendix."""
+    """A machine with a model on it. Figures: docs/explanation/scheduling.md."""
 
     name: str
     step_ms: float
