@@ -25,7 +25,12 @@ MAY_CATCH_EVERYTHING = {
     "src/overnight/store/committer.py": 1,  # A bug in one operation costs its caller, not the thread of all.
 }
 MAY_SKIP = ("tests/conformance/test_transports.py",)  # Where the machine has no IPv6.
-MAY_SLEEP = ("tests/sim/", "tests/tidy/", "tests/unit/engines/", "tests/unit/runner/")  # The simulator's sleep is virtual time.
+MAY_SLEEP = (
+    "tests/sim/",
+    "tests/tidy/",
+    "tests/unit/engines/",
+    "tests/unit/runner/",
+)  # The simulator's sleep is virtual time.
 
 TIME = re.compile(
     r"time\.(time|time_ns|monotonic|monotonic_ns|perf_counter|perf_counter_ns|sleep)$|datetime\.datetime\.(now|utcnow|today)$"
