@@ -70,7 +70,7 @@ def usage_of(message: bytes) -> Usage | None:
     """The usage of a whole Message; None if it tells none."""
     try:
         return _decode_measured(message).usage
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
