@@ -1,5 +1,6 @@
 """`overnight config`: which settings are in effect, where each came from, and what is wrong with them."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def test_with_nothing_given_every_setting_is_shown_with_its_default() -> None:
     assert tuple(found) == Settings.__struct_fields__
     assert {origin for _, origin in found.values()} == {"default"}
     assert found["listen"][0] == '"127.0.0.1:8642"'
-    assert found["engines"][0] == '[{"spec":"embedded","models":[]}]'
+    assert found["engines"][0] == '[{"spec":"embedded"}]'
 
 
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path: Path) -> None:
@@ -64,7 +65,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
     given = {
         "listen": ("127.0.0.1:0", '"127.0.0.1:0"'),
         "data": ("d", '"d"'),
-        "engines": ("http://a http://b", '[{"spec":"http://a","models":[]},{"spec":"http://b","models":[]}]'),
+        "engines": ("http://a http://b", '[{"spec":"http://a"},{"spec":"http://b"}]'),
         "api_key": (SECRET, "(set)"),
         "public_url": ("https://x", '"https://x"'),
         "trusted_proxies": ("10.0.0.0/8 ::1/128", '["10.0.0.0/8","::1/128"]'),
@@ -72,8 +73,9 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "strict_version": ("false", "false"),
         "strict_params": ("1", "true"),
         "requests_per_minute": ("50", "50"),
+        "deduplicate": ("true", "true"),
     }
-    assert given.keys() == set(Settings.__struct_fields__) - {"keys"}, "keys are a table: they need a file"
+    assert given.keys() == set(Settings.__struct_fields__) - {"keys", "weights"}, "tables need a file"
     found = shown(environment={f"OVERNIGHT_{name.upper()}": text for name, (text, _) in given.items()})
     assert {name: found[name] for name in given} == {
         name: (value, f"$OVERNIGHT_{name.upper()}") for name, (_, value) in given.items()
@@ -83,7 +85,7 @@ def test_every_setting_can_come_from_the_environment() -> None:
 def test_engines_may_be_repeated_and_replace_those_of_the_file(tmp_path: Path) -> None:
     file = written(tmp_path, '[[engines]]\nspec = "claude"\n')
     found = shown("--config", file, "--engine", "http://a", "--engine", "embedded")
-    assert found["engines"] == ('[{"spec":"http://a","models":[]},{"spec":"embedded","models":[]}]', "--engines")
+    assert found["engines"] == ('[{"spec":"http://a"},{"spec":"embedded"}]', "--engines")
 
 
 def test_no_secret_is_printed(tmp_path: Path) -> None:
@@ -164,3 +166,30 @@ def test_an_address_that_others_can_reach_needs_a_key(tmp_path: Path) -> None:
     assert shown("--config", with_keys, "--listen", "0.0.0.0:1")["keys"] == ("(set)", with_keys)
     for address in ("127.0.0.1:1", "127.8.8.8:1", "localhost:1", "[::1]:1"):
         assert shown("--listen", address)["listen"][1] == "--listen"
+
+
+def test_of_an_engine_what_was_set_is_shown_and_no_secret(tmp_path: Path) -> None:
+    file = tmp_path / "overnight.toml"
+    file.write_text(
+        f'''
+[[engines]]
+spec = "http://a"
+api_key = "{SECRET}"
+budget_usd_per_day = 0.0
+hours = ["22:00-06:00"]
+time_zone = "UTC"
+signal = {{ url = "https://prices.example.com/now?key={SECRET}", at_most = 1.5 }}
+'''
+    )
+    found = shown("--config", str(file))["engines"][0]
+    assert SECRET not in found
+    assert json.loads(found) == [
+        {
+            "spec": "http://a",
+            "api_key": "(set)",
+            "budget_usd_per_day": 0.0,
+            "hours": ["22:00-06:00"],
+            "time_zone": "UTC",
+            "signal": {"url": "https://prices.example.com", "at_most": 1.5, "field": "", "every_s": 300.0},
+        }
+    ]

@@ -7,6 +7,8 @@ import click
 import msgspec
 
 from overnight.cli.settings import settings_from, settings_options
+from overnight.core import offpeak
+from overnight.server.config import EngineSettings
 
 _SECRET = ("api_key", "keys")
 
@@ -29,17 +31,16 @@ def config(file: Path | None, **flags: Any) -> None:
 
 
 def _plain(value: Any) -> str:
-    found = msgspec.to_builtins(value)
-    if isinstance(found, list):
-        found = [_without_key(item) for item in found]
-    return msgspec.json.encode(found).decode()
+    if isinstance(value, list):
+        value = [_shown(item) if isinstance(item, EngineSettings) else item for item in value]
+    return msgspec.json.encode(value).decode()
 
 
-def _without_key(item: Any) -> Any:
-    if not isinstance(item, dict):
-        return item
-    return {
-        key: "(set)" if key == "api_key" and value else value
-        for key, value in item.items()
-        if value not in ("", None)
-    }
+def _shown(engine: EngineSettings) -> dict[str, Any]:
+    """What was set of an engine, without its key, and of the address of its signal the part that holds none."""
+    found = {name: value for name, value in msgspec.to_builtins(engine).items() if value or value == 0.0}
+    if engine.api_key:
+        found["api_key"] = "(set)"
+    if engine.signal is not None:
+        found["signal"] = {**found["signal"], "url": offpeak.place(engine.signal)}
+    return {name: value for name, value in found.items() if value is not False}
