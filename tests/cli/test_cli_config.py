@@ -175,7 +175,7 @@ def test_of_an_engine_what_was_set_is_shown_and_no_secret(tmp_path: Path) -> Non
 [[engines]]
 spec = "http://a"
 api_key = "{SECRET}"
-budget_usd_per_day = 0.0
+budget_usd_per_day = 2.5
 hours = ["22:00-06:00"]
 time_zone = "UTC"
 signal = {{ url = "https://prices.example.com/now?key={SECRET}", at_most = 1.5 }}
@@ -187,7 +187,7 @@ signal = {{ url = "https://prices.example.com/now?key={SECRET}", at_most = 1.5 }
         {
             "spec": "http://a",
             "api_key": "(set)",
-            "budget_usd_per_day": 0.0,
+            "budget_usd_per_day": 2.5,
             "hours": ["22:00-06:00"],
             "time_zone": "UTC",
             "signal": {"url": "https://prices.example.com", "at_most": 1.5, "field": "", "every_s": 300.0},

@@ -38,9 +38,9 @@ def _plain(value: Any) -> str:
 
 def _shown(engine: EngineSettings) -> dict[str, Any]:
     """What was set of an engine, without its key, and of the address of its signal the part that holds none."""
-    found = {name: value for name, value in msgspec.to_builtins(engine).items() if value or value == 0.0}
+    found = {name: value for name, value in msgspec.to_builtins(engine).items() if value}
     if engine.api_key:
         found["api_key"] = "(set)"
     if engine.signal is not None:
         found["signal"] = {**found["signal"], "url": offpeak.place(engine.signal)}
-    return {name: value for name, value in found.items() if value is not False}
+    return found
