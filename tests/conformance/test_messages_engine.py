@@ -88,7 +88,7 @@ def problem(error_type: str, text: str, request_id: str | None = None) -> bytes:
 
 def test_it_is_an_engine() -> None:
     engine: Engine = Messages("http://localhost:8000")
-    assert (engine.name, engine.in_flight_max) == ("messages http://localhost:8000", 64)
+    assert (engine.name, engine.in_flight_max) == ("messages http://localhost:8000", 1024)
 
 
 # --- What is sent ------------------------------------------------------------------------------------------------
@@ -195,10 +195,16 @@ def test_how_long_to_wait_is_read_as_the_sdks_read_it(headers: list[str], wait_m
 
 @pytest.mark.parametrize("status", [400, 413, 422, 404, 451])
 def test_a_refused_request_keeps_status_type_text_and_id(status: int) -> None:
-    outcome, _ = answered(status, problem("some_error", "max_tokens: too large", "req_body"), "request-id: req_head")
+    body = problem("permission_error", "max_tokens: too large", "req_body")
+    outcome, _ = answered(status, body, "request-id: req_head")
     assert outcome == Refused(
-        status=status, type="some_error", message="max_tokens: too large", request_id="req_body"
+        status=status, type="permission_error", message="max_tokens: too large", request_id="req_body"
     )
+
+
+def test_a_type_that_is_none_of_the_apis_becomes_that_of_the_status() -> None:
+    outcome, _ = answered(413, problem("exceed_context_size_error", "too long", None))
+    assert outcome == Refused(status=413, type="request_too_large", message="too long")
 
 
 def test_the_request_id_may_stand_in_a_header_alone() -> None:
