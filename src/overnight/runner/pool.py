@@ -158,9 +158,14 @@ class Pool:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        async with asyncio.TaskGroup() as self._group:
-            self._group.create_task(self.admission.steer(self._on_closed))
-            self.wake()
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            try:
+                group.create_task(self.admission.steer(self._on_closed))
+                self.wake()
+                await asyncio.Event().wait()
+            finally:
+                self._group = None  # Requests of people may outlive the lanes, and wake nobody then.
 
     def _on_closed(self) -> None:
         if self.is_away:

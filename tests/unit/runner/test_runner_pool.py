@@ -101,6 +101,20 @@ def test_an_interactive_request_does_not_wait_and_lanes_leave_it_room() -> None:
     with_pool(engine, drive)
 
 
+def test_somebody_who_is_still_inside_when_the_lanes_end_is_not_disturbed() -> None:
+    async def main() -> None:
+        pool = Case(ScriptedEngine(by_words))
+        running = asyncio.create_task(pool.run())
+        await asyncio.sleep(1)
+        with pool.interactive():
+            running.cancel()
+            await asyncio.sleep(1)
+        await asyncio.sleep(10)
+        assert running.cancelled()
+
+    run(main(), VirtualClock())
+
+
 def test_more_interactive_requests_than_memory_allows_are_refused() -> None:
     async def drive(pool: Case) -> None:
         with ExitStack() as stack:
