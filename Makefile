@@ -22,8 +22,13 @@ $(ENVIRONMENT): pyproject.toml requirements/dev.txt
 demo: setup ## from nothing to five invoices, some tickets and reviews
 	$(BIN)/overnight demo
 
-test: lint sdks ## everything CI runs
-	$(BIN)/pytest
+BESIDE := tests/jobs tests/crash
+
+test: lint sdks ## everything CI runs, in two processes for two cores
+	@mkdir -p build
+	@$(BIN)/pytest $(BESIDE) -p no:cacheprovider > build/test-beside.log 2>&1 & beside=$$!; \
+	$(BIN)/pytest $(BESIDE:%=--ignore=%); rest=$$?; \
+	wait $$beside; also=$$?; cat build/test-beside.log; exit $$((rest + also))
 
 lint: setup ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check
