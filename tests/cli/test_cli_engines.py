@@ -58,6 +58,14 @@ def test_each_engine_has_a_line_and_the_backlog_one(server: ObservedServer, upst
     assert last.startswith("0 requests wait here")
 
 
+def test_status_of_engines_is_the_same(server: ObservedServer) -> None:
+    environment = _environment(server)
+    for more in ((), ("--json",)):
+        status = inside("status", "--engines", *more, environment=environment)
+        assert status.code == 0
+        assert status.out.startswith(inside("engines", *more, environment=environment).out[:100])
+
+
 def test_the_server_option_is_more_than_the_environment(server: ObservedServer) -> None:
     environment = {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "ANTHROPIC_API_KEY": KEY}
     assert inside("engines", "--server", server.url, environment=environment).code == 0

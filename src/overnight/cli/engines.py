@@ -37,6 +37,11 @@ Examples:
 @ends_with_code
 def engines(server: str | None, is_watched: bool, is_json: bool) -> int:
     """What each engine of a server does now, and what holds it back. Changes nothing."""
+    return shown(server, is_watched=is_watched, is_json=is_json)
+
+
+def shown(server: str | None, *, is_watched: bool, is_json: bool) -> int:
+    """Print the engines of a server; the exit code."""
     pause = (click.get_current_context().find_object(World) or World()).pause
     try:
         with Server(_address(server)) as asked, _printer(is_json, is_watched) as show:

@@ -6,6 +6,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from overnight.cli import engines
 from overnight.cli.jobfind import Found, found, is_batch, job_files, server_of
 from overnight.cli.joboptions import DONE, ERROR, ends_with_code, printable
 from overnight.errors import UsageError
@@ -22,14 +23,18 @@ Examples:
   overnight status                     the latest runs of every job in this directory
   overnight status tickets.toml        … of one job
   overnight status run_2026…           one run, batch by batch
-  overnight status msgbatch_01…        one batch, asked of the server
+  overnight status msgbatch_01…        one batch, asked of the server, and why it waits
+  overnight status --engines           the engines of the server, as `overnight engines`
 """
 )
 @click.argument("name", metavar="[JOB.toml | RUN | BATCH]", required=False)
 @click.option("--json", "is_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--engines", "of_engines", is_flag=True, help="What the engines of the server do.")
 @ends_with_code
-def status(name: str | None, is_json: bool) -> int:
+def status(name: str | None, is_json: bool, of_engines: bool) -> int:
     """How far runs and batches are, from the ledger; a batch is asked of the server. Changes nothing."""
+    if of_engines:
+        return engines.shown(None, is_watched=False, is_json=is_json)
     if name is not None and is_batch(name):
         return _of_batch(name, is_json)
     names = [name] if name else [str(path) for path in job_files(Path())]
