@@ -44,10 +44,6 @@ class Visit:
         self.began_ms = asyncio.get_running_loop().time() * 1000
         self.is_prefilled = False  # Or gone.
 
-    def on_first_token(self) -> None:
-        """Its first token is there."""
-        self.is_prefilled = True
-
 
 class Guest:
     """One request of somebody who waits, inside the engine."""
@@ -91,6 +87,7 @@ class Admission:
         self._tokens_in_flight = 0
         self._completed = self._tokens = 0  # In this period.
         self._was_starved = False
+        self._waking: asyncio.TimerHandle | None = None
         self._pace = besides.Pace()
         self._answers = deque[tuple[float, int]](maxlen=_ANSWERS_MAX)  # Milliseconds and output that it has not seen.
         self._input = self._output = 0  # Tokens of all answers.
@@ -164,10 +161,12 @@ class Admission:
         if not self.in_flight and not self.beside.unserved and self.interactive < window:
             return True  # What people kept free and do not use is no reason for a batch to stand still.
         unprefilled = self._unprefilled(now_ms)
-        return (
-            besides.room(self.beside, now_ms=now_ms, window=window, in_flight=self.in_flight, unprefilled=unprefilled)
-            > 0
+        room = besides.room(
+            self.beside, now_ms=now_ms, window=window, in_flight=self.in_flight, unprefilled=unprefilled
         )
+        if room <= 0 and not self.beside.people:
+            self._wake_later(self.beside.at_ms + besides.IDLE_MS - now_ms)
+        return room > 0
 
     def admits(self, tokens: Tokens, model: str) -> bool:
         """Whether a request of about these tokens may enter; if it may later, `wake` is called then. `model` as its
@@ -183,7 +182,7 @@ class Admission:
         self.turned_away = "rate" if wait_ms > 0 else None
         if wait_ms > 0:
             self.rate_free_ms = self.loop_ms() + wait_ms
-            asyncio.get_running_loop().call_later(wait_ms / 1000, self.wake)
+            self._wake_later(wait_ms)
             return False
         self._engine.spend(tokens)
         return True
@@ -229,6 +228,12 @@ class Admission:
         mean_s = seen_s if self.speed_per_s is None else 1 / self.speed_per_s
         self.speed_per_s = 1 / (mean_s + _SPEED_MEMORY * (seen_s - mean_s))
 
+    def prefilled(self, visit: Visit) -> None:
+        """The first token of a request of a batch is there."""
+        visit.is_prefilled = True
+        if self.beside.people:
+            self.wake()
+
     def arrive(self, *, shows_first_token: bool) -> Guest:
         """A request of somebody who waits goes in."""
         self.beside = besides.after_arrival(self.beside, shows_first_token=shows_first_token, now_ms=self.loop_ms())
@@ -242,7 +247,7 @@ class Admission:
     def gone(self, *, is_unserved: bool) -> None:
         """Somebody's request is not inside any more."""
         self.beside = besides.after_end(self.beside, is_unserved=is_unserved, now_ms=self.loop_ms())
-        asyncio.get_running_loop().call_later(besides.IDLE_MS / 1000, self.wake)
+        self._wake_later(besides.IDLE_MS)
         self.wake()
 
     def _unprefilled(self, now_ms: float) -> int:
@@ -257,9 +262,22 @@ class Admission:
         prefill_ms = besides.prefill_ms(self._pace)
         young = [visit for visit in self._young if not visit.is_prefilled and now_ms < visit.began_ms + prefill_ms]
         if young and math.isfinite(prefill_ms):
-            left_ms = young[0].began_ms + prefill_ms - now_ms
-            asyncio.get_running_loop().call_later(left_ms / 1000 + 0.001, self.wake)
+            self._wake_later(young[0].began_ms + prefill_ms - now_ms + 1)
         return len(young)
+
+    def _wake_later(self, ms: float) -> None:
+        """Tell `wake` after so long, once however many ask: the earliest counts, for whoever looks then asks again."""
+        loop = asyncio.get_running_loop()
+        at_s = loop.time() + ms / 1000
+        if self._waking is not None and self._waking.when() <= at_s:
+            return
+        if self._waking is not None:
+            self._waking.cancel()
+        self._waking = loop.call_at(at_s, self._wake_now)
+
+    def _wake_now(self) -> None:
+        self._waking = None
+        self.wake()
 
     def starved(self) -> None:
         """There was room, and nothing to take."""

@@ -192,7 +192,7 @@ class Pool:
             visit = self.admission.enter(work.tokens, work.model)
             outcome: Outcome | None = None
             try:
-                outcome = await self._attempt(work, visit.on_first_token)
+                outcome = await self._attempt(work, partial(self.admission.prefilled, visit))
             except asyncio.CancelledError:
                 if task not in self._interrupted:
                     raise
