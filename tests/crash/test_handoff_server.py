@@ -15,7 +15,7 @@ from crash_workload import Ledger, Session
 from overnight.testing import crashpoint
 from overnight.testing.processes import ServerProcess, running_server
 
-COUNT = 1_200  # Two segments, in one batch of the upstream.
+COUNT, SEGMENTS = 1_200, 2
 QUICK = {"HANDOFF_GATHER_MS": 50, "HANDOFF_POLL_MS": 50, "HANDOFF_SETTLE_MS": 300, "RETRY_DELAY_MS": 100}
 MARKS = (
     "handoff.intended",
@@ -69,12 +69,12 @@ def check_all_once(session: Session, batch_id: str, engine: TimedUpstream, *, co
     assert {len(times) for times in engine.asked_at_s.values()} == {1}, "each was asked once"
 
 
-def test_a_batch_goes_through_another_server_as_one_batch(tmp_path: Path) -> None:
+def test_a_batch_goes_through_another_server_in_runs_not_in_requests(tmp_path: Path) -> None:
     with upstream(tmp_path) as (above, engine):
         with living(handing_over(tmp_path / "data", above.url)) as session:
             check_all_once(session, session.create("all", COUNT), engine, count=COUNT)
         with session_of(above) as there:
-            assert len(there.client.ids()) == 1
+            assert len(there.client.ids()) <= SEGMENTS, "one, unless the second segment came late"
 
 
 @pytest.mark.parametrize("mark", MARKS)
@@ -101,8 +101,9 @@ def test_a_cancel_is_carried_through_and_what_came_still_counts(tmp_path: Path) 
         assert (ended["processing"], ended["errored"], ended["expired"]) == (0, 0, 0)
         assert ended["canceled"] > 0
         with session_of(above) as there:
-            (upstream_id,) = there.client.ids()
-            assert there.client.retrieve(upstream_id)["cancel_initiated_at"] is not None
+            upstreams = [there.client.retrieve(upstream_id) for upstream_id in there.client.ids()]
+            assert 1 <= len(upstreams) <= SEGMENTS
+            assert all(upstream["cancel_initiated_at"] for upstream in upstreams)
 
 
 def test_requests_of_people_go_to_the_real_time_endpoint(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from overnight.wire.message import Usage
+
 _MEMORY = 0.02  # Weight of the newest answer.
 
 
@@ -22,6 +24,12 @@ class Tokens(NamedTuple):
     def total(self) -> int:
         """Both together: what an engine holds for it at its end."""
         return self.input + self.output
+
+
+def of_usage(usage: Usage) -> Tokens:
+    """What an answer took: in `usage` cached tokens are not part of `input_tokens`."""
+    cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    return Tokens(input=usage.input_tokens + cached, output=usage.output_tokens)
 
 
 class Estimator(Struct, frozen=True, kw_only=True):

@@ -266,7 +266,7 @@ class Admission:
         return len(young)
 
     def _wake_later(self, ms: float) -> None:
-        """Tell `wake` after so long, once however many ask: the earliest counts, for whoever looks then asks again."""
+        """Tell `wake` after so long, once however many ask: the earliest counts, and who looks then asks again."""
         loop = asyncio.get_running_loop()
         at_s = loop.time() + ms / 1000
         if self._waking is not None and self._waking.when() <= at_s:

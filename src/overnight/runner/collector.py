@@ -10,7 +10,7 @@ from overnight.core import retry
 from overnight.core.handoff import Unasked, Verdict
 from overnight.core.lease import SegmentRef
 from overnight.core.retry import Again, Answered, Broken, Record, Refused
-from overnight.core.tokens import Tokens
+from overnight.core.tokens import of_usage
 from overnight.engines.claudewire import Row, Stopped
 from overnight.ports.world import World
 from overnight.runner.held import Held
@@ -87,7 +87,7 @@ class Collector:
                 verdict = Broken(reason=str(error))
             else:
                 line = result.succeeded(work.custom_id, answer)
-                self._source.settle(work, _took(usage))
+                self._source.settle(work, of_usage(usage))
                 work.run.record(work, "succeeded", line)
                 return len(line)
         if isinstance(verdict, Unasked):
@@ -124,8 +124,3 @@ def _again(held: Held, work: Work, delay_ms: int) -> None:
         work.run.close_one(work)
     else:
         held.again[work] = delay_ms
-
-
-def _took(usage: message.Usage) -> Tokens:
-    cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
-    return Tokens(usage.input_tokens + cached, usage.output_tokens)

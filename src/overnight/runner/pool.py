@@ -16,7 +16,7 @@ from overnight import limits
 from overnight.core import gate as gates
 from overnight.core import retry
 from overnight.core.retry import Again, Alone, Answered, Broken, Busy, Outcome, Record, Refused
-from overnight.core.tokens import Tokens
+from overnight.core.tokens import Tokens, of_usage
 from overnight.engines.engine import Call, Engine
 from overnight.errors import Overloaded
 from overnight.ports.clock import Clock
@@ -27,29 +27,13 @@ from overnight.runner.backlog import Backlog, Taker
 from overnight.runner.handoff import HandOff
 from overnight.runner.leaders import Leaders
 from overnight.runner.segmentrun import Work
+from overnight.runner.slot import Slot
 from overnight.wire import message, params, problem, result
 
 log = logging.getLogger("overnight.runner")
 _NAMES: Mapping[type[Outcome], str] = {kind: kind.__name__.lower() for kind in (Answered, Refused, Busy, Broken)}
 
-
 _TURN_MAX = 32
-
-
-class _Slot:
-    """A lane of an engine whose slots have a prompt cache each: it takes on its own account, so that neighbours meet
-    in the same slot."""
-
-    turn = 3  # A slot holds one prefix: changing workspaces each time would compute it each time.
-    limit = 1
-
-    def __init__(self, pool: "Pool") -> None:
-        self._pool = pool
-        self.engine = pool.engine
-
-    @property
-    def is_by_deadline(self) -> bool:
-        return self._pool.is_by_deadline
 
 
 class Pool:
@@ -226,7 +210,7 @@ class Pool:
     def _taker(self) -> Taker:
         if not self.engine.capabilities.has_slots:
             return self
-        slot = _Slot(self)
+        slot = Slot(self)
         self._takers.append(slot)
         return slot
 
@@ -387,12 +371,7 @@ def _row(work: Work, outcome: Answered, visit: Visit) -> tuple[bytes, Tokens]:
     answer, usage = message.as_batch(outcome.message)
     if visit.bill is not None:
         visit.bill.pay(usage)
-    return result.succeeded(work.custom_id, answer), _tokens(usage)
-
-
-def _tokens(usage: message.Usage) -> Tokens:
-    cached = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
-    return Tokens(input=usage.input_tokens + cached, output=usage.output_tokens)
+    return result.succeeded(work.custom_id, answer), of_usage(usage)
 
 
 def errored(custom_id: str, refused: Refused) -> bytes:
