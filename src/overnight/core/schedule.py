@@ -42,11 +42,6 @@ class Demand(NamedTuple):
     requests: int
 
 
-def demand_of(batch: Batch) -> Demand:
-    """What is left of a batch, as far as its sealed segments tell."""
-    return Demand(batch.expires_at_ms, batch.requests - batch.tally.total)
-
-
 def danger_until_ms(demands: Iterable[Demand], *, per_s: float | None, now_ms: int) -> int | None:
     """The last deadline that is in danger: batches due by it go first, in order of deadline. None: there is none.
 

@@ -47,12 +47,12 @@ class Fleet:
                 )
         self._meters: dict[Signal, Meter] = {}
         for pool in self._pools.values():
-            routes = [route for route in self.router.routes if route.engine is pool.engine]
-            if (signal := routes[0].signal) is not None:
+            own = [route for route in self.router.routes if route.engine is pool.engine]
+            if (signal := own[0].signal) is not None:
                 pool.admission.meter = self._meters.setdefault(signal, Meter(signal))
-            pool.admission.hours = routes[0].hours
+            pool.admission.hours = own[0].hours
             pool.on_away = partial(self._wake_others, pool)
-            pool.name_of = {name: known for route in routes for name, known in route.aliases.items()}
+            pool.name_of = {name: known for route in own for name, known in route.aliases.items()}
         self.purses: Sequence[Purse] = self._with_purses(world)
 
     @property
