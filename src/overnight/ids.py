@@ -5,7 +5,7 @@ A batch id begins with its creation time, so ids sort by age to the millisecond;
 """
 
 import re
-from typing import NewType
+from typing import Literal, NewType
 
 BatchId = NewType("BatchId", str)
 WorkspaceId = NewType("WorkspaceId", str)
@@ -16,6 +16,9 @@ _ALPHABET = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _CHARACTER_OF_BYTE = bytes(ord(_ALPHABET[byte % 58]) for byte in range(256))
 ID_ENTROPY_BYTES = 22
 BATCH_ID_ENTROPY_BYTES = 14  # Behind 8 characters of time.
+KEY_ENTROPY_BYTES = 83
+_KEY_PREFIXES = {"workspace": "sk-ant-api03-", "admin": "sk-ant-admin01-"}
+_KEY = re.compile(r"sk-ant-(api03|admin01)-[0-9A-Za-z_-]{93}AA")
 _BATCH_ID = re.compile(r"msgbatch_[0-9A-Za-z]{10,64}")
 
 
@@ -54,3 +57,25 @@ def http_request_id(entropy: bytes) -> str:
 def is_batch_id(text: str) -> bool:
     """Whether `text` could be a batch id at all; saves a lookup and keeps odd text out of paths."""
     return _BATCH_ID.fullmatch(text) is not None
+
+
+def workspace_id(entropy: bytes) -> WorkspaceId:
+    """A new `wrkspc_…` id from `ID_ENTROPY_BYTES` bytes."""
+    return WorkspaceId(f"wrkspc_01{drawn(entropy)}")
+
+
+def named(prefix: str, entropy: bytes) -> str:
+    """A new id of something else that is kept: `prefix`_01 and 22 characters, from `ID_ENTROPY_BYTES` bytes."""
+    return f"{prefix}_01{drawn(entropy)}"
+
+
+def api_key(role: Literal["workspace", "admin"], entropy: bytes) -> str:
+    """A new key from `KEY_ENTROPY_BYTES` bytes, 480 bits. It has the shape of a key of the hosted API, which scanners
+    for secrets know (for gitleaks `anthropic-api-key`), and says inside whose it is."""
+    return f"{_KEY_PREFIXES[role]}overnight-{drawn(entropy)}AA"
+
+
+def key_hint(key: str) -> str:
+    """What may be shown of a key: its kind and its last characters."""
+    kind = _KEY.fullmatch(key)
+    return f"sk-ant-{kind[1]}-...{key[-6:]}" if kind else "..."

@@ -7,6 +7,7 @@ Sizes are bytes unless the name says otherwise. MB on the wire is taken as MiB, 
 from typing import Final
 
 MIB: Final = 1024 * 1024  # A unit, not a bound.
+DAY_MS: Final = 24 * 3600 * 1000  # A unit, not a bound.
 
 # --- The API (https://platform.claude.com/docs/en/build-with-claude/batch-processing) -----------------------------
 
@@ -20,6 +21,7 @@ LIST_LIMIT_DEFAULT: Final = 20
 LIST_LIMIT_MAX: Final = 1000
 POLL_AFTER_S: Final = 10  # `Retry-After` of an unfinished batch, as the hosted API sends it.
 IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255  # Characters; the bound of draft-ietf-httpapi-idempotency-key users.
+QUEUE_RETRY_S: Final = 60  # `Retry-After` when a workspace has its queue full: about as fast as a queue moves.
 
 # --- Receiving ----------------------------------------------------------------------------------------------------
 

@@ -97,6 +97,10 @@ class Backlog:
         self._turns: dict[Taker, _Turn] = {}
         self._estimators: dict[str, Estimator] = {}
 
+    def weigh(self, weights: Mapping[WorkspaceId, float]) -> None:
+        """Weights of workspaces from now on; 1 for others."""
+        self.weights = dict(weights)
+
     def add(self, works: Iterable[Work]) -> None:
         """Requests of one segment, in the order in which they are best asked."""
         waited = self.workspaces()

@@ -21,7 +21,7 @@ from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch, RequestC
 
 async def create(http_request: HttpRequest) -> Response:
     """POST /v1/messages/batches. 200 is sent after batch and requests are on disk (I1)."""
-    workspace, here = context.admit(http_request), context.of(http_request)
+    workspace, here = context.admit(http_request).workspace, context.of(http_request)
     origin = Origin(
         workspace=workspace,
         api_version=context.api_version_of(http_request),
@@ -41,7 +41,7 @@ async def create(http_request: HttpRequest) -> Response:
 
 async def retrieve(http_request: HttpRequest) -> Response:
     """GET /v1/messages/batches/{id}; with a header that says why, while nothing of it runs."""
-    workspace = context.admit(http_request)
+    workspace = context.admit(http_request).workspace
     batch, live = await _with_live_counts(workspace, http_request)
     headers = {} if batch.status == "ended" else {"retry-after": str(limits.POLL_AFTER_S)}
     headers |= await status.waiting(context.of(http_request), batch, workspace)
@@ -50,7 +50,7 @@ async def retrieve(http_request: HttpRequest) -> Response:
 
 async def page(http_request: HttpRequest) -> Response:
     """GET /v1/messages/batches, newest first."""
-    workspace, here = context.admit(http_request), context.of(http_request)
+    workspace, here = context.admit(http_request).workspace, context.of(http_request)
     query = http_request.query_params
     after, before = query.get("after_id"), query.get("before_id")
     if after and before:
@@ -82,7 +82,7 @@ async def page(http_request: HttpRequest) -> Response:
 
 async def cancel(http_request: HttpRequest) -> Response:
     """POST /v1/messages/batches/{id}/cancel; too late or twice is no error. The body, if any, is not read."""
-    workspace, here = context.admit(http_request), context.of(http_request)
+    workspace, here = context.admit(http_request).workspace, context.of(http_request)
     batch_id = batch_id_of(http_request)
     batch = await here.store.control.cancel(workspace, batch_id, now_ms=here.world.clock.now_ms())
     if batch is None:
@@ -96,7 +96,7 @@ async def cancel(http_request: HttpRequest) -> Response:
 
 async def delete(http_request: HttpRequest) -> Response:
     """DELETE /v1/messages/batches/{id}, of ended batches only; its objects are removed right after."""
-    workspace, here = context.admit(http_request), context.of(http_request)
+    workspace, here = context.admit(http_request).workspace, context.of(http_request)
     batch_id = batch_id_of(http_request)
     batch = await here.store.control.delete(workspace, batch_id)
     if batch is None:

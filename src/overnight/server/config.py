@@ -15,6 +15,7 @@ from msgspec import Meta
 
 from overnight.core import offpeak
 from overnight.core.offpeak import Signal
+from overnight.core.workspace import Role
 from overnight.errors import UsageError
 from overnight.ids import DEFAULT_WORKSPACE
 from overnight.limits import BUDGET_USD_MAX, PRICE_USD_MAX
@@ -56,10 +57,12 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One API key and the workspace it opens. `sha256` is the hex digest of the key."""
+    """One API key and the workspace it opens. `sha256` is the hex digest of the key. More keys, with names and an end,
+    are made by `overnight keys`."""
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     workspace: Annotated[str, Meta(pattern="^wrkspc_[0-9A-Za-z]{1,64}$")] = DEFAULT_WORKSPACE
+    role: Role = "workspace"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -172,10 +175,14 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
                 offpeak.check(engine.signal)
         except UsageError as error:
             raise UsageError(f"{origins['engines']}: engine {engine.spec}: {error}") from error
-    if not is_loopback(settings.host) and not settings.needs_key:
+
+
+def check_reachable(settings: Settings, *, has_key: bool) -> None:
+    """UsageError if others than this machine could come in without a key."""
+    if not is_loopback(settings.host) and not has_key:
         raise UsageError(
-            f"{origins['listen']}: listening on {settings.host} would let anybody on the network in: "
-            "set OVERNIGHT_API_KEY or [[keys]] first, or listen on 127.0.0.1"
+            f"listening on {settings.host} would let anybody on the network in: make a key with `overnight keys "
+            "create`, set OVERNIGHT_API_KEY or [[keys]], or listen on 127.0.0.1"
         )
 
 

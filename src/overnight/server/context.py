@@ -1,19 +1,18 @@
 """What the endpoints share: settings, store, runner, and the questions every request asks first."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 
 from starlette.requests import Request as HttpRequest
 
 from overnight.core import ratelimit
 from overnight.errors import InvalidRequest, NotAuthenticated, RateLimited
-from overnight.ids import DEFAULT_WORKSPACE, WorkspaceId
+from overnight.ids import WorkspaceId
 from overnight.ports.world import World
 from overnight.runner.fleet import Fleet
 from overnight.runner.tallies import Tallies
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
+from overnight.server.access import Caller, Doors
 from overnight.server.config import Settings
 from overnight.server.receive import Uploads
 from overnight.store.store import Store
@@ -34,8 +33,8 @@ class Context:
     upkeep: Upkeep
     tallies: Tallies
     world: World
+    doors: Doors
     uploads: Uploads = field(default_factory=Uploads)
-    keys: Mapping[str, WorkspaceId] = field(default_factory=dict)
     buckets: dict[WorkspaceId, ratelimit.Bucket] = field(default_factory=dict)
 
 
@@ -46,36 +45,25 @@ def of(http_request: HttpRequest) -> Context:
     return found
 
 
-def workspaces_by_key(settings: Settings) -> Mapping[str, WorkspaceId]:
-    """Which workspace a key opens, by the SHA-256 of the key: no key itself is kept."""
-    keys = {key.sha256: WorkspaceId(key.workspace) for key in settings.keys}
-    if settings.api_key:
-        keys[_digest(settings.api_key)] = DEFAULT_WORKSPACE
-    return keys
-
-
-def workspace_of(http_request: HttpRequest) -> WorkspaceId:
-    """Who is asking, from `x-api-key` or `Authorization: Bearer`; NotAuthenticated if we do not know them.
-
-    Looking a digest up leaks nothing about the keys by its timing.
-    """
-    context = of(http_request)
-    if not context.keys:
-        return DEFAULT_WORKSPACE
+def caller_of(http_request: HttpRequest) -> Caller:
+    """Who is asking, from `x-api-key` or `Authorization: Bearer`; NotAuthenticated if we do not know them."""
+    here = of(http_request)
     headers = http_request.headers
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     shown = headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")
-    if not shown:
+    if not shown and here.doors.needs_key:
         raise NotAuthenticated("x-api-key: header is required")
-    workspace = context.keys.get(_digest(shown))
-    if workspace is None:
+    caller = here.doors.caller_of(shown, now_ms=here.world.clock.now_ms())
+    if caller is None:
         raise NotAuthenticated("API key is invalid.")
-    http_request.state.workspace = workspace
-    return workspace
+    if here.doors.needs_key:
+        http_request.state.workspace = caller.workspace
+    return caller
 
 
-def _digest(key: str) -> str:
-    return sha256(key.encode()).hexdigest()
+def workspace_of(http_request: HttpRequest) -> WorkspaceId:
+    """The workspace of who is asking; NotAuthenticated if we do not know them."""
+    return caller_of(http_request).workspace
 
 
 def api_version_of(http_request: HttpRequest) -> str:
@@ -90,12 +78,12 @@ def api_version_of(http_request: HttpRequest) -> str:
     return version
 
 
-def admit(http_request: HttpRequest) -> WorkspaceId:
-    """The workspace of a request to a batch endpoint, after version and rate limit were checked."""
-    workspace = workspace_of(http_request)
+def admit(http_request: HttpRequest) -> Caller:
+    """Who sent a request to a batch endpoint, after version and rate limit were checked."""
+    caller = caller_of(http_request)
     api_version_of(http_request)
-    context = of(http_request)
-    per_minute = context.settings.requests_per_minute
+    context, workspace = of(http_request), caller.workspace
+    per_minute = context.doors.rules_of(workspace).requests_per_minute
     if per_minute is not None:
         now_ms = context.world.clock.now_ms()
         if len(context.buckets) > _BUCKETS_MAX:
@@ -113,4 +101,4 @@ def admit(http_request: HttpRequest) -> WorkspaceId:
                 f"This request would exceed the rate limit of {per_minute} requests per minute.",
                 retry_after_s=verdict.retry_after_s,
             )
-    return workspace
+    return caller

@@ -26,7 +26,7 @@ _CHUNK_BYTES = 256 * 1024  # A chunk a line costs 25 times the CPU of this.
 
 async def results(http_request: HttpRequest) -> Response:
     """The results of an ended batch; NoResults (404, do not retry) before that and after 29 days."""
-    workspace, here = context.admit(http_request), context.of(http_request)
+    workspace, here = context.admit(http_request).workspace, context.of(http_request)
     batch_id = batches.batch_id_of(http_request)
     batch = await here.store.control.batch(workspace, batch_id)
     if batch is None:

@@ -14,13 +14,14 @@ import uvicorn
 
 from overnight import limits
 from overnight.errors import UsageError
-from overnight.ids import WorkspaceId, drawn
+from overnight.ids import drawn
 from overnight.ports.world import World
 from overnight.runner import tallies
 from overnight.runner.fleet import Fleet
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
-from overnight.server import allocator, build, context
+from overnight.server import allocator, build, config
+from overnight.server.access import Doors
 from overnight.server.app import app
 from overnight.server.config import Settings
 from overnight.server.context import Context
@@ -61,8 +62,11 @@ def _listening(settings: Settings) -> socket.socket:
 
 @asynccontextmanager
 async def _composed(settings: Settings, store: Store, world: World) -> AsyncIterator[Context]:
-    weights = {WorkspaceId(name): weight for name, weight in settings.weights.items()}
-    fleet = Fleet(build.routes(settings.engines, world=world), world, weights=weights)
+    doors = Doors(settings)
+    await doors.refresh(store.access)
+    config.check_reachable(settings, has_key=doors.needs_key)
+    fleet = Fleet(build.routes(settings.engines, world=world), world, weights=doors.weights)
+    doors.on_rules.append(lambda: fleet.backlog.weigh(doors.weights))
     await fleet.start()
     try:
         live = await tallies.restored(store)
@@ -84,7 +88,7 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
             upkeep=Upkeep(store, world),
             tallies=live,
             world=world,
-            keys=context.workspaces_by_key(settings),
+            doors=doors,
         )
     finally:
         await fleet.close()
@@ -111,13 +115,14 @@ async def _run(
     async with asyncio.TaskGroup() as group:
         serving = group.create_task(http.serve(sockets=[listener]))
         upkeep = group.create_task(here.upkeep.run())
+        doors = group.create_task(here.doors.run(here.store.access))
         working = group.create_task(here.worker.run())
         on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         await stopping.wait()
         http.should_exit = True
         here.worker.drain()
         await asyncio.wait([working, serving], timeout=limits.DRAIN_S_MAX)
-        for task in (working, serving, upkeep):
+        for task in (working, serving, upkeep, doors):
             task.cancel()
 
 

@@ -55,4 +55,4 @@ def as_header(said: str) -> str:
 
 
 def _only(here: Context, workspace: WorkspaceId) -> WorkspaceId | None:
-    return workspace if here.keys else None
+    return workspace if here.doors.needs_key else None

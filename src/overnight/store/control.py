@@ -14,6 +14,7 @@ from overnight.core.batch import Batch, Tally
 from overnight.core.handoff import Handoff, Outstanding, Part
 from overnight.core.lease import Lease, SegmentRef
 from overnight.core.schedule import Demand
+from overnight.core.usage import NO_BILL, Bill
 from overnight.ids import BatchId, WorkspaceId
 
 
@@ -36,6 +37,8 @@ class NewBatch(Struct, frozen=True, kw_only=True):
     requests_key: str | None  # None: all segments are inline.
     idempotency_key: str | None = None
     body_sha256: bytes | None = None  # Set together with the key.
+    api_key: str = ""  # The id of the key that made it; empty if none was needed.
+    queue_max: int | None = None  # Unfinished requests that its workspace may have with it.
 
 
 class Created(Struct, frozen=True):
@@ -78,6 +81,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     requests: int
     segments: int
     closed: frozenset[str] = frozenset()  # Models whose engines take nothing now.
+    stopped: frozenset[WorkspaceId] = frozenset()  # Workspaces that may start nothing now: their budget is spent.
     full: frozenset[str] = frozenset()  # Models of which no more is wanted: their engines have enough, or are closed.
     held: frozenset[WorkspaceId] = frozenset()  # Whose requests wait here. Of each other one segment is taken anyway,
     # unless its model is closed: it is not to wait for what the others have here already.
@@ -97,7 +101,8 @@ class Control(Protocol):
     """Durable state of batches and segments."""
 
     async def create(self, new: NewBatch) -> Created:
-        """Add a batch with its segments. Conflict if its idempotency key was used with another body."""
+        """Add a batch with its segments. Conflict if its idempotency key was used with another body; RateLimited, and
+        nothing is added, if the workspace would have more than `queue_max` unfinished requests."""
         ...
 
     async def batch(self, workspace: WorkspaceId, batch_id: BatchId) -> Batch | None:
@@ -153,8 +158,11 @@ class Control(Protocol):
         """Free all segments a worker holds, or only one, for anybody to take at once; epochs stay."""
         ...
 
-    async def seal(self, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int) -> Batch:
-        """Record the results of a segment and end the batch with its last one (I3). The batch as it is then.
+    async def seal(
+        self, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int, bill: Bill = NO_BILL
+    ) -> Batch:
+        """Record the results of a segment and what they cost, and end the batch with its last one (I3). The batch as
+        it is then.
 
         LeaseLost if the epoch is not the newest or the segment is sealed or gone (I4); nothing changes then.
         """

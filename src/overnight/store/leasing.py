@@ -11,9 +11,10 @@ from overnight.core import lease as leases
 from overnight.core import schedule, tokens
 from overnight.core.batch import Batch, Tally
 from overnight.core.lease import Lease, SegmentRef
+from overnight.core.usage import Bill
 from overnight.errors import LeaseLost
 from overnight.ids import BatchId, WorkspaceId
-from overnight.store import rows
+from overnight.store import rows, sqliteusage
 from overnight.store.control import LeasedSegment, NewSegment, Renewal, SealedResults, Wanted
 
 _CANDIDATES_OF_WORKSPACE_MAX = 256  # The oldest ones: as many as one worker can hold.
@@ -31,7 +32,8 @@ _WORKSPACES = """
 _IS_FREE = "is_sealed = 0 AND lease_expires_at_ms <= :now_ms AND worker IS NOT :worker"
 _IS_WANTED = "model NOT IN (SELECT value FROM json_each(:full))"  # Segments of several models have none.
 _CANDIDATES = f"""
-    SELECT {rows.BATCH_COLUMNS}, age FROM batches WHERE workspace = :workspace AND ended_at_ms IS NULL AND EXISTS (
+    SELECT {rows.BATCH_COLUMNS}, age FROM batches WHERE workspace = :workspace AND ended_at_ms IS NULL
+    AND (batches.expires_at_ms <= :now_ms OR NOT :is_stopped) AND EXISTS (
         SELECT 1 FROM segments WHERE segments.batch_id = batches.id AND {_IS_FREE}
         AND (batches.expires_at_ms <= :now_ms OR {_IS_WANTED})
     ) ORDER BY age LIMIT {_CANDIDATES_OF_WORKSPACE_MAX}
@@ -54,7 +56,8 @@ def candidates(sql: sqlite3.Connection, worker: str, *, wanted: Wanted, now_ms: 
     given = {"now_ms": now_ms, "worker": worker}
     found = {row[-1]: row for row in sql.execute(_CANCELING, given)}
     for (workspace,) in sql.execute(_WORKSPACES).fetchall():
-        more = {"workspace": workspace, "full": _unwanted(wanted, workspace)}
+        is_stopped = workspace in wanted.stopped
+        more = {"workspace": workspace, "full": _unwanted(wanted, workspace), "is_stopped": is_stopped}
         found |= {row[-1]: row for row in sql.execute(_CANDIDATES, given | more)}
     return [schedule.Candidate(batch=rows.to_batch(row), age=age) for age, row in found.items()]
 
@@ -177,8 +180,10 @@ def give_back(sql: sqlite3.Connection, worker: str, *, only: SegmentRef | None) 
     )
 
 
-def seal(sql: sqlite3.Connection, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int) -> Batch:
-    """Compare-and-set on the epoch, then let the batch know."""
+def seal(
+    sql: sqlite3.Connection, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int, bill: Bill
+) -> Batch:
+    """Compare-and-set on the epoch, then let the batch know, and write its bill down."""
     segment = lease.segment
     done = sql.execute(
         "UPDATE segments SET is_sealed = 1, worker = NULL, lease_expires_at_ms = 0, "
@@ -194,4 +199,5 @@ def seal(sql: sqlite3.Connection, lease: Lease, tally: Tally, results: SealedRes
         raise LeaseLost(f"segment {segment.index} of {segment.batch_id}: epoch {lease.epoch} is not the newest")
     changed = life.apply(found, life.SegmentSealed(tally, now_ms))
     rows.save(sql, changed)
+    sqliteusage.note_bill(sql, segment.batch_id, bill, now_ms=now_ms)
     return changed

@@ -91,4 +91,101 @@ STEPS: Final = (
         PRIMARY KEY (engine, day)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE access (revision INTEGER NOT NULL) STRICT;
+    INSERT INTO access VALUES (1);
+    CREATE TABLE workspaces (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        rules TEXT NOT NULL,
+        created_at_ms INTEGER NOT NULL,
+        archived_at_ms INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE keys (
+        id TEXT PRIMARY KEY,
+        sha256 TEXT NOT NULL UNIQUE,
+        hint TEXT NOT NULL,
+        name TEXT NOT NULL,
+        workspace TEXT NOT NULL,
+        role TEXT NOT NULL,
+        created_at_ms INTEGER NOT NULL,
+        expires_at_ms INTEGER,
+        revoked_at_ms INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE secrets (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+
+    ALTER TABLE batches ADD COLUMN api_key TEXT NOT NULL DEFAULT '';
+    CREATE INDEX batches_by_status ON batches (workspace, status, age);
+    CREATE INDEX batches_by_expiry ON batches (expires_at_ms) WHERE ended_at_ms IS NULL;
+
+    CREATE TABLE usage (
+        at_ms INTEGER NOT NULL,
+        workspace TEXT NOT NULL,
+        api_key TEXT NOT NULL,
+        model TEXT NOT NULL,
+        engine TEXT NOT NULL,
+        service_tier TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        cache_read_tokens INTEGER NOT NULL,
+        cache_write_5m_tokens INTEGER NOT NULL,
+        cache_write_1h_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        web_searches INTEGER NOT NULL,
+        usd_nano INTEGER NOT NULL,
+        realtime_usd_nano INTEGER NOT NULL,
+        unpriced INTEGER NOT NULL,
+        PRIMARY KEY (at_ms, workspace, api_key, model, engine, service_tier)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE batch_usage (
+        batch_id TEXT NOT NULL,
+        model TEXT NOT NULL,
+        engine TEXT NOT NULL,
+        service_tier TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        cache_read_tokens INTEGER NOT NULL,
+        cache_write_5m_tokens INTEGER NOT NULL,
+        cache_write_1h_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        web_searches INTEGER NOT NULL,
+        usd_nano INTEGER NOT NULL,
+        realtime_usd_nano INTEGER NOT NULL,
+        unpriced INTEGER NOT NULL,
+        PRIMARY KEY (batch_id, model, engine, service_tier)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE causes (
+        batch_id TEXT NOT NULL,
+        type TEXT NOT NULL,
+        message TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        example TEXT NOT NULL,
+        PRIMARY KEY (batch_id, type, message)
+    ) STRICT, WITHOUT ROWID;
+
+    CREATE TABLE hooks (
+        id TEXT PRIMARY KEY,
+        workspace TEXT NOT NULL,
+        url TEXT NOT NULL,
+        events TEXT NOT NULL,
+        secret BLOB NOT NULL,
+        created_at_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE deliveries (
+        id TEXT PRIMARY KEY,
+        hook_id TEXT NOT NULL,
+        workspace TEXT NOT NULL,
+        event TEXT NOT NULL,
+        body BLOB NOT NULL,
+        status TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        created_at_ms INTEGER NOT NULL,
+        due_at_ms INTEGER NOT NULL,
+        ended_at_ms INTEGER,
+        trouble TEXT NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX deliveries_due ON deliveries (due_at_ms) WHERE status = 'pending';
+    CREATE INDEX deliveries_of_workspace ON deliveries (workspace, created_at_ms);
+    CREATE TABLE told (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    """,
 )

@@ -8,8 +8,9 @@ from overnight import limits
 from overnight.core import batch as life
 from overnight.core.batch import Batch, Tally
 from overnight.core.schedule import Demand
-from overnight.errors import Conflict
+from overnight.errors import Conflict, RateLimited
 from overnight.ids import BatchId, WorkspaceId
+from overnight.store import sqliteusage
 from overnight.store.control import Created, NewBatch, Page, SealedResults
 
 BATCH_COLUMNS = (
@@ -44,13 +45,15 @@ def create(sql: sqlite3.Connection, new: NewBatch) -> Created:
         if earlier is not None:
             return Created(earlier, is_new=False)
     batch = new.batch
+    _check_queue(sql, new)
     sql.execute(
         "INSERT INTO batches (id, workspace, api_version, betas, status, requests, segments_open, created_at_ms, "
-        "expires_at_ms, requests_key, idempotency_key, body_sha256) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "expires_at_ms, requests_key, idempotency_key, body_sha256, api_key) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(batch.id, batch.workspace, batch.api_version, batch.betas, batch.status, batch.requests),
             *(batch.segments_open, batch.created_at_ms, batch.expires_at_ms),
-            *(new.requests_key, new.idempotency_key, new.body_sha256),
+            *(new.requests_key, new.idempotency_key, new.body_sha256, new.api_key),
         ),
     )
     sql.executemany(
@@ -62,6 +65,22 @@ def create(sql: sqlite3.Connection, new: NewBatch) -> Created:
         ),
     )
     return Created(batch, is_new=True)
+
+
+def _check_queue(sql: sqlite3.Connection, new: NewBatch) -> None:
+    if new.queue_max is None:
+        return
+    (waiting,) = sql.execute(
+        "SELECT coalesce(sum(requests - succeeded - errored - canceled - expired), 0) FROM batches "
+        "WHERE workspace = ? AND ended_at_ms IS NULL",
+        (new.batch.workspace,),
+    ).fetchone()
+    if waiting + new.batch.requests > new.queue_max:
+        raise RateLimited(
+            f"This batch would exceed the limit of {new.queue_max:,} batch requests in the processing queue: "
+            f"{waiting:,} are waiting. Nothing was created.",
+            retry_after_s=limits.QUEUE_RETRY_S,
+        )
 
 
 def _by_idempotency_key(sql: sqlite3.Connection, new: NewBatch) -> Batch | None:
@@ -168,6 +187,7 @@ def delete(sql: sqlite3.Connection, workspace: WorkspaceId, batch_id: BatchId) -
     if found is None or found.status != "ended":
         return found
     _discard_objects(sql, batch_id)
+    sqliteusage.forget_batch(sql, batch_id)
     sql.execute("DELETE FROM segments WHERE batch_id = ?", (batch_id,))
     sql.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
     return found

@@ -11,6 +11,7 @@ from overnight.core.batch import Batch, Tally
 from overnight.core.handoff import Handoff, Outstanding, Part
 from overnight.core.lease import Lease, SegmentRef
 from overnight.core.schedule import Demand
+from overnight.core.usage import NO_BILL, Bill
 from overnight.errors import DirectoryTooNew, StoreError
 from overnight.ids import BatchId, WorkspaceId
 from overnight.store import handoffs, leasing, rows, spending
@@ -37,6 +38,21 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def connect_beside(path: Path) -> sqlite3.Connection:
+    """Open the database while a server uses it: nothing is recovered and no lease is freed. StoreError if the server
+    is of another version."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version != len(STEPS):
+            connection.close()
+            raise StoreError(f"{path} is used by a server of another version of overnight; restart that one first")
+        _set_up(connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: {translated(error)}") from error
+    return connection
+
+
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -49,11 +65,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             "install that version or choose another --data directory. Nothing was changed."
         )
     connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")  # An acknowledged batch survives a power cut (I1).
-    connection.execute("PRAGMA fullfsync=ON")  # macOS: through the drive's cache; elsewhere without effect.
-    connection.execute("PRAGMA checkpoint_fullfsync=ON")
-    connection.execute("PRAGMA secure_delete=ON")  # What a client deletes is not left in free pages.
-    connection.execute("PRAGMA busy_timeout=5000")
+    _set_up(connection)
     for number, step in enumerate(STEPS[version:], start=version + 1):
         connection.executescript(
             f"BEGIN IMMEDIATE; {step} PRAGMA application_id={APPLICATION_ID}; PRAGMA user_version={number}; COMMIT;"
@@ -61,6 +73,14 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(
         "UPDATE segments SET worker = NULL, lease_expires_at_ms = 0 WHERE worker IS NOT NULL AND is_sealed = 0"
     )
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    connection.execute("PRAGMA busy_timeout=5000")
+    connection.execute("PRAGMA synchronous=FULL")  # An acknowledged batch survives a power cut (I1).
+    connection.execute("PRAGMA fullfsync=ON")  # macOS: through the drive's cache; elsewhere without effect.
+    connection.execute("PRAGMA checkpoint_fullfsync=ON")
+    connection.execute("PRAGMA secure_delete=ON")  # What a client deletes is not left in free pages.
 
 
 class SqliteControl:
@@ -115,8 +135,12 @@ class SqliteControl:
     async def give_back(self, worker: str, *, only: SegmentRef | None = None) -> None:
         await self._committer.write(lambda sql: leasing.give_back(sql, worker, only=only))
 
-    async def seal(self, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int) -> Batch:
-        return await self._committer.write(lambda sql: leasing.seal(sql, lease, tally, results, now_ms=now_ms))
+    async def seal(
+        self, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int, bill: Bill = NO_BILL
+    ) -> Batch:
+        return await self._committer.write(
+            lambda sql: leasing.seal(sql, lease, tally, results, now_ms=now_ms, bill=bill)
+        )
 
     async def intend(self, handoff: Handoff, parts: Sequence[Part]) -> None:
         await self._committer.write(lambda sql: handoffs.intend(sql, handoff, parts))

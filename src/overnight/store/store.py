@@ -12,14 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from overnight.core.lease import SegmentRef
+from overnight.errors import DirectoryInUse
 from overnight.ids import BatchId
 from overnight.ports.world import World
 from overnight.store import layout
+from overnight.store.access import AccessStore
 from overnight.store.checkpoint import Checkpoints
-from overnight.store.committer import ThreadCommitter
+from overnight.store.committer import Committer, ThreadCommitter
 from overnight.store.control import Control
 from overnight.store.objects import LocalObjects, Objects
-from overnight.store.sqlite import SqliteControl, connect
+from overnight.store.sqlite import SqliteControl, connect, connect_beside
+from overnight.store.sqliteaccess import SqliteAccess
+from overnight.store.sqliteusage import SqliteUsage
+from overnight.store.usage import UsageStore
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class Store:
     control: Control
     objects: Objects
     checkpoints: Checkpoints
+    access: AccessStore
+    usage: UsageStore
 
 
 @asynccontextmanager
@@ -40,15 +47,39 @@ async def open_directory(root: Path, world: World) -> AsyncIterator[Store]:
     directory = layout.DataDirectory(root)
     async with AsyncExitStack() as stack:
         stack.enter_context(layout.take(directory))
-        control = SqliteControl(ThreadCommitter(connect(directory.database)))
-        stack.push_async_callback(control.close)
-        store = Store(
-            control=control,
-            objects=LocalObjects(directory.objects, files=world.files, offload=world.offload),
-            checkpoints=Checkpoints(directory.checkpoints, files=world.files, offload=world.offload),
-        )
+        store = _over(directory, ThreadCommitter(connect(directory.database)), world)
+        stack.push_async_callback(store.control.close)
         await recover(store)
         yield store
+
+
+@asynccontextmanager
+async def open_beside(root: Path, world: World) -> AsyncIterator[Store]:
+    """The store of a directory that a server may be using: for commands. Nothing is recovered.
+
+    If no server uses it, it is locked meanwhile, made if it is missing, and brought up to date. StoreError if it
+    cannot be used.
+    """
+    directory = layout.DataDirectory(root)
+    async with AsyncExitStack() as stack:
+        try:
+            stack.enter_context(layout.take(directory))
+            connection = connect(directory.database)
+        except DirectoryInUse:
+            connection = connect_beside(directory.database)
+        store = _over(directory, ThreadCommitter(connection), world)
+        stack.push_async_callback(store.control.close)
+        yield store
+
+
+def _over(directory: layout.DataDirectory, committer: Committer, world: World) -> Store:
+    return Store(
+        control=SqliteControl(committer),
+        objects=LocalObjects(directory.objects, files=world.files, offload=world.offload),
+        checkpoints=Checkpoints(directory.checkpoints, files=world.files, offload=world.offload),
+        access=SqliteAccess(committer),
+        usage=SqliteUsage(committer),
+    )
 
 
 async def recover(store: Store) -> None:

@@ -10,6 +10,19 @@ import msgspec
 from overnight.wire import text
 
 
+class CacheCreation(msgspec.Struct, gc=False, frozen=True):
+    """Tokens written to a prompt cache, by how long they stay there."""
+
+    ephemeral_5m_input_tokens: int | None = 0
+    ephemeral_1h_input_tokens: int | None = 0
+
+
+class ServerToolUse(msgspec.Struct, gc=False, frozen=True):
+    """How often tools of the server were used that cost by the piece."""
+
+    web_search_requests: int | None = 0
+
+
 class Usage(msgspec.Struct, gc=False, frozen=True):
     """Tokens of one answer. `input_tokens` are the uncached ones."""
 
@@ -18,6 +31,8 @@ class Usage(msgspec.Struct, gc=False, frozen=True):
     cache_creation_input_tokens: int | None = 0
     cache_read_input_tokens: int | None = 0
     service_tier: str | None = None
+    cache_creation: CacheCreation | None = None  # Of `cache_creation_input_tokens`, if the server tells.
+    server_tool_use: ServerToolUse | None = None
 
 
 class NotAMessage(ValueError):
@@ -105,4 +120,6 @@ def _merged(before: Usage, after: Usage) -> Usage:
         ),
         cache_read_input_tokens=max(before.cache_read_input_tokens or 0, after.cache_read_input_tokens or 0),
         service_tier=after.service_tier or before.service_tier,
+        cache_creation=after.cache_creation or before.cache_creation,
+        server_tool_use=after.server_tool_use or before.server_tool_use,
     )
