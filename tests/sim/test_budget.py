@@ -18,6 +18,7 @@ from overnight.runner import tallies
 from overnight.runner.fleet import Fleet
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
+from overnight.server.access import Doors
 from overnight.server.app import app
 from overnight.server.config import Settings
 from overnight.server.context import Context
@@ -63,10 +64,17 @@ async def serving(machine: Machine, engine: Paid) -> AsyncIterator[Life]:
         await recover(store)
         world = World(clock=machine.clock, entropy=machine.entropy, files=machine.disk, offload=InlineOffload())
         fleet = Fleet([Route(engine, ["*"], budget_usd_per_day=5.0, prices=A_DOLLAR)], world)
-        live = await tallies.restored(store)
+        live = await tallies.restored(store.checkpoints)
         worker, upkeep = Worker(store, fleet, world, live, name="worker"), Upkeep(store, world)
         here = Context(
-            settings=Settings(), store=store, fleet=fleet, worker=worker, upkeep=upkeep, tallies=live, world=world
+            settings=Settings(),
+            store=store,
+            fleet=fleet,
+            worker=worker,
+            upkeep=upkeep,
+            tallies=live,
+            world=world,
+            doors=Doors(Settings()),
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run())

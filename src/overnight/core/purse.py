@@ -11,7 +11,8 @@ from typing import Final
 from msgspec import Struct
 from msgspec.structs import replace
 
-from overnight.core.prices import Prices, Rate
+from overnight.core import charge
+from overnight.core.prices import Rate
 from overnight.core.tokens import Tokens
 from overnight.wire.message import Usage
 
@@ -88,17 +89,11 @@ def after_midnight(purse: Purse, *, now_ms: int) -> Purse:
 
 def likely_cost(rate: Rate, tokens: Tokens, *, is_batched: bool) -> Decimal:
     """What a request will cost that takes about `tokens`, none of them cached."""
-    prices = rate.batch if is_batched else rate.realtime
+    found = rate.for_prompt(tokens.input)
+    prices = found.batch if is_batched else found.realtime
     return tokens.input * prices.input + tokens.output * prices.output
 
 
 def true_cost(rate: Rate, usage: Usage) -> Decimal:
-    """What an answer cost. It says itself whether it came out of a batch (`service_tier`). A count below 0 is none:
-    no server gives money back."""
-    prices: Prices = rate.batch if usage.service_tier == "batch" else rate.realtime
-    return (
-        max(0, usage.input_tokens) * prices.input
-        + max(0, usage.output_tokens) * prices.output
-        + max(0, usage.cache_read_input_tokens or 0) * prices.cache_read
-        + max(0, usage.cache_creation_input_tokens or 0) * prices.cache_write
-    )
+    """What an answer cost. It says itself whether it came out of a batch (`service_tier`)."""
+    return charge.usd_micro(rate, usage)

@@ -22,6 +22,7 @@ class Route(NamedTuple):
     hours: Hours = ALWAYS  # When it may be used for batches.
     signal: Signal | None = None
     budget_usd_per_day: float | None = None  # Of all its replicas together, for batches.
+    is_own: bool = False  # It runs in this process: nobody charges for it.
     prices: Mapping[str, Rate] = {}  # Of models by the engine's names, in the place of what is known of them.
 
 

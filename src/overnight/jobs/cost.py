@@ -69,7 +69,13 @@ def about(usd: Decimal, currency: Currency | None = None) -> str:
 
 
 def _price(tokens: Tokens, prices: Prices) -> Decimal:
-    return sum((count * price for count, price in zip(tokens, prices, strict=True)), Decimal(0)) / _MILLION
+    total = (
+        tokens.input * prices.input
+        + tokens.output * prices.output
+        + tokens.cache_read * prices.cache_read
+        + tokens.cache_write * prices.cache_write
+    )
+    return total / _MILLION
 
 
 def _sum(one: Decimal | None, other: Decimal | None) -> Decimal | None:

@@ -13,10 +13,12 @@ from overnight.jobs import jobfile
 def rate_of(
     model: str, overrides: Mapping[str, jobfile.Price], *, at: datetime, cache: Literal["", "5m", "1h"] = ""
 ) -> Rate | None:
-    """The rate of `model` at a time (UTC if naive); None if nobody knows it. `cache`: the job's `[prompt] cache`."""
+    """The rate of `model` at a time (UTC if naive); None if nobody knows it. `cache`: the job's `[prompt] cache`, by
+    which all its writes are priced. A job's tokens are sums, so the price of its long prompts is not seen."""
     override = overrides.get(model)
     if override is None:
-        return prices.known(model, at=at, cache=cache)
+        found = prices.known(model, at=at)
+        return _of_an_hour(found) if found is not None and cache == "1h" else found
     return prices.told(
         input=override.input,
         output=override.output,
@@ -30,3 +32,8 @@ def rate_at(job: jobfile.JobFile, now_ms: int, model: str = "") -> Rate | None:
     """The rate of a job's model, or of another one, at an instant (ms since the epoch)."""
     at = datetime.fromtimestamp(now_ms / 1000, UTC)
     return rate_of(model or job.model, job.prices, at=at, cache=job.prompt.cache)
+
+
+def _of_an_hour(rate: Rate) -> Rate:
+    """A job counts all that is written to the cache together, and asks for one length of time."""
+    return Rate(*(found._replace(cache_write=found.cache_write_1h) for found in (rate.batch, rate.realtime)))

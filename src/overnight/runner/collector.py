@@ -25,7 +25,8 @@ _ROOM_BYTES = limits.CHECKPOINT_BUFFER_BYTES_MAX // 2  # Of lines that are in no
 class Collector:
     """Reads one batch at a time, so that results in memory stay few."""
 
-    def __init__(self, upstream: Upstream, source: Source, world: World) -> None:
+    def __init__(self, engine: str, upstream: Upstream, source: Source, world: World) -> None:
+        self._engine = engine
         self._upstream, self._source, self._world = upstream, source, world
         self._turn = asyncio.Lock()
 
@@ -88,7 +89,7 @@ class Collector:
             else:
                 line = result.succeeded(work.custom_id, answer)
                 self._source.settle(work, of_usage(usage))
-                work.run.record(work, "succeeded", line)
+                work.run.record(work, "succeeded", line, work.run.charged(work, self._engine, usage))
                 return len(line)
         if isinstance(verdict, Unasked):
             work.attempt -= 1

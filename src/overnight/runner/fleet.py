@@ -13,6 +13,7 @@ from overnight.engines.routing import Route, Router
 from overnight.ids import WorkspaceId
 from overnight.ports.world import World
 from overnight.runner.backlog import Backlog, Stretch, Taker
+from overnight.runner.charges import Charges, Tariff
 from overnight.runner.pool import Pool
 from overnight.runner.purse import Purse
 from overnight.runner.signal import Meter
@@ -54,6 +55,7 @@ class Fleet:
             pool.on_away = partial(self._wake_others, pool)
             pool.name_of = {name: known for route in own for name, known in route.aliases.items()}
         self.purses: Sequence[Purse] = self._with_purses(world)
+        self.charges = Charges(clock=world.clock, tariffs={route.engine.name: _tariff(route) for route in routes})
 
     @property
     def pools(self) -> Sequence[Pool]:
@@ -153,3 +155,7 @@ class Fleet:
             return True
         before = (route for route in routes if route.rank < own.rank)
         return all(self._pools[route.engine].is_gone for route in before)
+
+
+def _tariff(route: Route) -> Tariff:
+    return Tariff(prices=route.prices, aliases=route.aliases, is_own=route.is_own)

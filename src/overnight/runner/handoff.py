@@ -51,7 +51,7 @@ class HandOff:
         self.name_of: Mapping[str, str] = {}  # Models that the upstream knows by another name than requests.
         self._source, self._control, self._world, self._on_reread = source, control, world, on_reread
         self._upstream = Upstream(engine.batches, world)
-        self._collector, self._purse = Collector(self._upstream, source, world), purse
+        self._collector, self._purse = Collector(engine.name, self._upstream, source, world), purse
         self._held: dict[str, Held] = {}
         self._attempts: dict[tuple[SegmentRef, int], int] = {}  # Of requests whose segments are read anew.
         self._ready, self._drain, self._quiet = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -29,6 +29,7 @@ from overnight.runner.leaders import Leaders
 from overnight.runner.segmentrun import Work
 from overnight.runner.slot import Slot
 from overnight.wire import message, params, problem, result
+from overnight.wire.message import Usage
 
 log = logging.getLogger("overnight.runner")
 _NAMES: Mapping[type[Outcome], str] = {kind: kind.__name__.lower() for kind in (Answered, Refused, Busy, Broken)}
@@ -299,13 +300,13 @@ class Pool:
             return None
         if isinstance(outcome, Answered):
             try:
-                line, took = _row(work, outcome, visit)
+                line, usage = _row(work, outcome, visit)
             except message.NotAMessage as error:
                 outcome = Broken(reason=str(error))
             else:
                 self._note_health()
-                work.run.record(work, "succeeded", line)
-                return took
+                work.run.record(work, "succeeded", line, work.run.charged(work, self.engine.name, usage))
+                return of_usage(usage)
         was_in_doubt = self.admission.gate != gates.OPEN
         if isinstance(outcome, Broken):
             self._note_broken(work, outcome)
@@ -366,12 +367,12 @@ class Pool:
             self._backlog.release(self)
 
 
-def _row(work: Work, outcome: Answered, visit: Visit) -> tuple[bytes, Tokens]:
-    """The row of an answer, which is paid for now, and what it took. NotAMessage if it is none."""
+def _row(work: Work, outcome: Answered, visit: Visit) -> tuple[bytes, Usage]:
+    """The row of an answer, which is paid for now, and its usage. NotAMessage if it is none."""
     answer, usage = message.as_batch(outcome.message)
     if visit.bill is not None:
         visit.bill.pay(usage)
-    return result.succeeded(work.custom_id, answer), of_usage(usage)
+    return result.succeeded(work.custom_id, answer), usage
 
 
 def errored(custom_id: str, refused: Refused) -> bytes:

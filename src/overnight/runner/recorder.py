@@ -11,12 +11,13 @@ from overnight import limits
 from overnight.core.batch import Batch, Tally
 from overnight.errors import LeaseLost, StoreError
 from overnight.ports.world import World
-from overnight.runner.segmentrun import SegmentRun
+from overnight.runner.segmentrun import SegmentRun, Took, Work
 from overnight.store import checkpoint, splice
 from overnight.store.control import SealedResults
 from overnight.store.objects import results_key
 from overnight.store.store import Store
 from overnight.wire import result
+from overnight.wire.result import Kind
 
 T = TypeVar("T")
 _RETRY_S = 2.0  # A full disk is looked at again this often; the results wait in memory meanwhile.
@@ -30,7 +31,15 @@ def _lines(raw: bytes) -> list[bytes]:
 class Recorder:
     """The disk side of the runs of one worker."""
 
-    def __init__(self, store: Store, world: World) -> None:
+    def __init__(
+        self,
+        store: Store,
+        world: World,
+        *,
+        took: Callable[[Work, Kind, bytes], Took | None] = lambda work, kind, line: None,
+    ) -> None:
+        """`took`: what a line took that an earlier process has written."""
+        self._took = took
         self.trouble = ""  # Why results cannot be saved at the moment; empty if they can. For health.
         self._store, self._world = store, world
 
@@ -42,8 +51,11 @@ class Recorder:
         logs = self._store.checkpoints
         older = [found for found in await logs.epochs(segment) if found < epoch]
         raws = [raw for found in older for _, raw in await logs.read(segment, epoch=found)]
-        lines = run.restore(pair for raw in raws for pair in zip(result.read_lines(raw), _lines(raw), strict=True))
-        if lines:
+        rows = run.restore(pair for raw in raws for pair in zip(result.read_lines(raw), _lines(raw), strict=True))
+        for work, kind, line in rows:
+            run.note(work, kind, line, self._took(work, kind, line))
+        if rows:
+            lines = [line for _, _, line in rows]
             frame = await self._world.offload.run(lambda: checkpoint.frame(lines))
             await self._saved(lambda: logs.append_durably(segment, frame, epoch=epoch))
             run.has_log = True
@@ -77,13 +89,16 @@ class Recorder:
         async with run.saving:
             lease = run.lease
             tally, results, member = await self._assembled(run)
+            bill = run.bill()
             if results.key is not None:
                 key = results.key
                 await self._saved(lambda: self._store.objects.put_new(key, [member]))
             self._world.marks.reach("seal.object-durable")
             try:
                 batch = await self._saved(
-                    lambda: self._store.control.seal(lease, tally, results, now_ms=self._world.clock.now_ms())
+                    lambda: self._store.control.seal(
+                        lease, tally, results, now_ms=self._world.clock.now_ms(), bill=bill
+                    )
                 )
             except LeaseLost:
                 if results.key is not None:

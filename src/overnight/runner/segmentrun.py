@@ -6,13 +6,17 @@ No I/O here: the pool runs the requests, the recorder makes the lines durable, t
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from overnight.core.batch import Tally
 from overnight.core.lease import Lease
 from overnight.core.tokens import Tokens
+from overnight.core.usage import CAUSE_CHARACTERS_MAX, CAUSES_MAX, NOTHING, Bill, Cause, Sums, Used
+from overnight.runner.charges import Charges
 from overnight.store.control import LeasedSegment
 from overnight.wire import result
 from overnight.wire.create import Request
+from overnight.wire.message import Usage
 from overnight.wire.params import Batched
 from overnight.wire.result import Kind
 
@@ -20,12 +24,19 @@ _NOTHING = Tokens(0, 0)
 _ROW_OF: dict[Kind, Callable[[str], bytes]] = {"canceled": result.canceled, "expired": result.expired}
 
 
+class Took(NamedTuple):
+    """What an answer took, and at which engine."""
+
+    engine: str
+    sums: Sums
+
+
 class Work:
     """One request of a run."""
 
     __slots__ = (
         *("attempt", "custom_id", "deaths", "digest", "is_cached", "is_greedy", "max_tokens", "model", "on_row"),
-        *("ordinal", "params", "run", "size_bytes", "stop", "tokens", "twins"),
+        *("ordinal", "params", "run", "size_bytes", "stop", "tokens", "took", "twins"),
     )
 
     def __init__(self, run: "SegmentRun", request: Request, ordinal: int) -> None:
@@ -42,6 +53,7 @@ class Work:
         self.attempt = 0
         self.deaths = 0  # How often an engine was lost while it was inside.
         self.digest = b""  # Of a leader or follower: see `runner.twins`.
+        self.took: Took | None = None  # What its answer took, once it has one.
         self.twins: list[Work] = []  # Those that get its row too.
         self.on_row: Callable[[Work, Kind | None, bytes], None] | None = None
         self.stop: Callable[[], None] | None = None  # Set while it is inside an engine, by whoever holds it there.
@@ -89,6 +101,7 @@ class SegmentRun:
         counter: "Counter[str]",
         unsaved: Unsaved,
         on_done: Callable[["SegmentRun"], None],
+        charges: Charges | None = None,
     ) -> None:
         self.leased = leased
         self.batch = leased.batch
@@ -102,6 +115,10 @@ class SegmentRun:
         self.is_abandoned = False
         self.saving = asyncio.Lock()  # One flush or seal at a time.
         self.timers: list[asyncio.TimerHandle] = []
+        self._charges = charges or Charges()
+        self._took = list[tuple[str, Took]]()  # By model.
+        self._causes = Counter[tuple[str, str]]()  # Types and messages of errors.
+        self._examples: dict[tuple[str, str], str] = {}
         self._counter = counter
         self._unsaved = unsaved
         self._on_done = on_done
@@ -126,22 +143,57 @@ class SegmentRun:
         self.open = {work.custom_id: work for work in found}
         return found
 
-    def restore(self, lines: Iterable[tuple[result.Line, bytes]]) -> list[bytes]:
+    def restore(self, lines: Iterable[tuple[result.Line, bytes]]) -> list[tuple[Work, Kind, bytes]]:
         """Close the requests that earlier epochs have results for; returns the lines that count (first wins)."""
-        counter, accepted = Counter[str](), list[bytes]()
+        counter, accepted = Counter[str](), list[tuple[Work, Kind, bytes]]()
         for line, raw in lines:
-            if self.open.pop(line.custom_id, None) is not None:
+            work = self.open.pop(line.custom_id, None)
+            if work is not None:
                 counter[line.result.type] += 1
-                accepted.append(raw)
+                accepted.append((work, line.result.type, raw))
         self._counter.clear()  # It may hold the same lines, counted when the store was opened.
         self._counter.update(counter)
         return accepted
 
-    def record(self, work: Work, kind: Kind, line: bytes) -> None:
-        """Note the result of one request; a second result of the same request is dropped (I2)."""
+    def bill(self) -> Bill:
+        """What its answers took, and why others came to nothing."""
+        used: dict[tuple[str, str], Sums] = {}
+        for model, took in self._took:
+            used[model, took.engine] = used.get((model, took.engine), NOTHING).plus(took.sums)
+        return Bill(
+            used=tuple(
+                Used(model=model, engine=engine, service_tier="batch", sums=sums)
+                for (model, engine), sums in sorted(used.items())
+            ),
+            causes=tuple(
+                Cause(type=key[0], message=key[1], requests=count, example=self._examples[key])
+                for key, count in self._causes.items()
+            ),
+        )
+
+    def charged(self, work: Work, engine: str, usage: Usage) -> Took:
+        """What an answer took that `engine` gave, and what it cost."""
+        return Took(engine, self._charges.of_batch(self.batch.workspace, engine, work.model, usage))
+
+    def note(self, work: Work, kind: Kind, line: bytes, took: Took | None) -> None:
+        """Note for the bill what a row took, or why it came to nothing."""
+        if took is not None:
+            work.took = took
+            self._took.append((work.model, took))
+        elif kind == "errored":
+            error = result.read_error(line)
+            key = (error.type, error.message[:CAUSE_CHARACTERS_MAX])
+            if key not in self._causes and len(self._causes) >= CAUSES_MAX:
+                key = (error.type, "(others)")
+            self._causes[key] += 1
+            self._examples.setdefault(key, work.custom_id)
+
+    def record(self, work: Work, kind: Kind, line: bytes, took: Took | None = None) -> None:
+        """Note the result of one request, and what it took; a second result of the same request is dropped (I2)."""
         if self.open.get(work.custom_id) is not work:
             return
         del self.open[work.custom_id]
+        self.note(work, kind, line, took)
         self.lines.append(line)
         self._unsaved.change(len(line))
         self._counter[kind] += 1

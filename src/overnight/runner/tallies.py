@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from overnight.core.batch import Tally
 from overnight.core.lease import SegmentRef
 from overnight.ids import BatchId
-from overnight.store.store import Store
+from overnight.store.checkpoint import Checkpoints
 from overnight.wire import result
 
 
@@ -38,12 +38,12 @@ class Tallies:
         return {index: Tally(**counter) for index, counter in counters.items()}
 
 
-async def restored(store: Store) -> Tallies:
+async def restored(checkpoints: Checkpoints) -> Tallies:
     """The tallies that checkpoint logs of an earlier process hold, so that counts do not drop at a restart."""
     tallies = Tallies()
     seen = set[tuple[SegmentRef, str]]()
-    for segment, epoch in await store.checkpoints.all():
-        for _, lines in await store.checkpoints.read(segment, epoch=epoch):
+    for segment, epoch in await checkpoints.all():
+        for _, lines in await checkpoints.read(segment, epoch=epoch):
             for line in result.read_lines(lines):
                 if (segment, line.custom_id) not in seen:
                     seen.add((segment, line.custom_id))

@@ -10,8 +10,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 
+from msgspec.structs import replace
+
 from overnight import limits
-from overnight.runner.segmentrun import Work
+from overnight.runner.segmentrun import Took, Work
 from overnight.wire import result
 from overnight.wire.result import Kind
 
@@ -23,7 +25,9 @@ class Twins:
         """`on_orphans` is given the followers of a leader that will have no row for them."""
         self._on_orphans = on_orphans
         self._leaders: dict[bytes, Work] = {}
-        self._recent: OrderedDict[bytes, tuple[Kind, bytes]] = OrderedDict()  # Rows of leaders, the oldest first.
+        self._recent: OrderedDict[bytes, tuple[Kind, bytes, Took | None]] = (
+            OrderedDict()
+        )  # Rows of leaders, the oldest first.
         self._recent_bytes = 0
 
     def unasked(self, works: Iterable[Work]) -> list[Work]:
@@ -38,8 +42,8 @@ class Twins:
             if leader is not None and leader.is_open:
                 leader.twins.append(work)
             elif (known := self._recent.get(digest)) is not None:
-                kind, line = known
-                work.run.record(work, kind, result.renamed(line, work.custom_id))
+                kind, line, took = known
+                work.run.record(work, kind, result.renamed(line, work.custom_id), _free(took))
             else:
                 self._leaders[digest] = work
                 work.on_row = self._on_row
@@ -53,19 +57,24 @@ class Twins:
             del self._leaders[digest]
         twins, work.twins = [twin for twin in work.twins if twin.is_open], []
         if kind == "succeeded":
-            self._remember(digest, kind, line)
+            self._remember(digest, kind, line, work.took)
         if kind in ("succeeded", "errored"):
             for twin in twins:
-                twin.run.record(twin, kind, result.renamed(line, twin.custom_id))
+                twin.run.record(twin, kind, result.renamed(line, twin.custom_id), _free(work.took))
         elif twins:
             self._on_orphans(twins)
 
-    def _remember(self, digest: bytes, kind: Kind, line: bytes) -> None:
-        self._recent[digest] = (kind, line)
+    def _remember(self, digest: bytes, kind: Kind, line: bytes, took: Took | None) -> None:
+        self._recent[digest] = (kind, line, took)
         self._recent_bytes += len(line)
         while self._recent_bytes > limits.TWINS_BYTES_MAX:
-            _, (_, dropped) = self._recent.popitem(last=False)
+            _, (_, dropped, _) = self._recent.popitem(last=False)
             self._recent_bytes -= len(dropped)
+
+
+def _free(took: Took | None) -> Took | None:
+    """What a twin took: the same tokens, which nobody was paid for."""
+    return took and took._replace(sums=replace(took.sums, usd_nano=0))
 
 
 def _digest(work: Work) -> bytes:

@@ -23,7 +23,7 @@ from overnight.runner.order import longest_first
 from overnight.runner.plan import Plan
 from overnight.runner.pool import errored
 from overnight.runner.recorder import Recorder
-from overnight.runner.segmentrun import SegmentRun, Unsaved, Work
+from overnight.runner.segmentrun import SegmentRun, Took, Unsaved, Work
 from overnight.runner.tallies import Tallies
 from overnight.runner.twins import Twins
 from overnight.store import segments
@@ -31,7 +31,7 @@ from overnight.store.control import LeasedSegment
 from overnight.store.store import Store
 from overnight.wire import params
 from overnight.wire.create import Request
-from overnight.wire.result import Kind
+from overnight.wire.result import Kind, read_usage
 
 _IDLE_POLL_S = 5.0  # How late a lease that ran out elsewhere, or an expired batch nobody holds, may be noticed.
 _CLOSING_SEGMENTS = 16  # Of LEASED_SEGMENTS_MAX, kept for what was canceled or expired while the engine is away.
@@ -57,7 +57,7 @@ class Worker:
         """`deduplicates`: requests that are the same to the byte, at temperature 0, are asked once."""
         self.name = name
         self.troubles: dict[str, str] = {}  # What holds work up, in words for health, by what it is.
-        self.recorder = Recorder(store, world)
+        self.recorder = Recorder(store, world, took=self._took)
         self._store, self._fleet, self._world, self._tallies = store, fleet, world, tallies
         self._is_strict = is_strict
         self._twins = Twins(self._queue_orphans) if deduplicates else None
@@ -124,6 +124,7 @@ class Worker:
                     self._fleet.run(),
                     self._handoffs.run(),
                     *(purse.run(self._store.control) for purse in self._fleet.purses),
+                    self._fleet.charges.run(self._store.usage),
                 )
             ]
             await self._drain_asked.wait()
@@ -134,6 +135,7 @@ class Worker:
             await self._store.control.give_back(self.name)
             for purse in self._fleet.purses:
                 await purse.save(self._store.control)
+            await self._fleet.charges.save(self._store.usage)
 
     async def _finish_in_flight(self) -> None:
         with suppress(TimeoutError):
@@ -184,6 +186,7 @@ class Worker:
             counter=self._tallies.counter(segment),
             unsaved=self._unsaved,
             on_done=self._seal_soon,
+            charges=self._fleet.charges,
         )
         self._runs[segment] = run
         self._group.create_task(self._open(run))
@@ -249,6 +252,16 @@ class Worker:
         unasked = self._handoffs.claim(run, ready if self._twins is None else self._twins.unasked(ready))
         is_last = run.batch.segments_open <= _LAST_SEGMENTS
         self._queue(longest_first(unasked) if is_last else unasked)
+
+    def _took(self, work: Work, kind: Kind, line: bytes) -> Took | None:
+        """What a line took that an earlier process has written: nobody noted who answered, so it is counted as an
+        answer of the engine that is preferred."""
+        usage = read_usage(line) if kind == "succeeded" else None
+        if usage is None:
+            return None
+        work.know(params.read_batched(work.params))
+        routes = self._fleet.router.routes_for(work.model)
+        return work.run.charged(work, routes[0].engine.name if routes else "", usage)
 
     def _queue(self, works: list[Work]) -> None:
         self._fleet.backlog.add(works)

@@ -44,7 +44,7 @@ class Doors:
 
     @property
     def needs_key(self) -> bool:
-        """Whether callers must show a key. A key that was revoked, or is over, closes too: nothing opens by itself."""
+        """Whether callers must show a key. One that was revoked or is over closes too: nothing opens by itself."""
         return bool(self._keys)
 
     @property

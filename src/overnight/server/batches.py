@@ -21,12 +21,14 @@ from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch, RequestC
 
 async def create(http_request: HttpRequest) -> Response:
     """POST /v1/messages/batches. 200 is sent after batch and requests are on disk (I1)."""
-    workspace, here = context.admit(http_request).workspace, context.of(http_request)
+    caller, here = context.admit(http_request), context.of(http_request)
     origin = Origin(
-        workspace=workspace,
+        workspace=caller.workspace,
         api_version=context.api_version_of(http_request),
         betas=http_request.headers.get("anthropic-beta", ""),
         idempotency_key=_idempotency_key(http_request),
+        api_key=caller.key_id,
+        queue_max=here.doors.rules_of(caller.workspace).queue_requests_max,
     )
     size_bytes = receive.announced_bytes(http_request, bytes_max=limits.BATCH_BODY_BYTES_MAX)
     async with here.uploads.place(size_bytes):

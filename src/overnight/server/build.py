@@ -45,6 +45,7 @@ def routes(
                     hours=offpeak.parse(settings.hours, settings.time_zone),
                     signal=settings.signal,
                     budget_usd_per_day=settings.budget_usd_per_day,
+                    is_own=spec == "embedded" or spec.startswith("hf:") or spec.endswith(".gguf"),
                     prices={model: _rate(price) for model, price in settings.prices.items()},
                 )
             )

@@ -57,8 +57,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One API key and the workspace it opens. `sha256` is the hex digest of the key. More keys, with names and an end,
-    are made by `overnight keys`."""
+    """One API key and the workspace it opens. `sha256` is the hex digest of the key. `overnight keys` makes more,
+    with names and an end."""
 
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     workspace: Annotated[str, Meta(pattern="^wrkspc_[0-9A-Za-z]{1,64}$")] = DEFAULT_WORKSPACE
@@ -95,11 +95,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def port(self) -> int:
         """The port to listen on; 0 picks a free one."""
         return int(self.listen.rpartition(":")[2])
-
-    @property
-    def needs_key(self) -> bool:
-        """Whether callers must show a key."""
-        return bool(self.keys or self.api_key)
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -30,6 +30,8 @@ class Origin(NamedTuple):
     api_version: str
     betas: str
     idempotency_key: str | None
+    api_key: str = ""  # The id of the key; empty if none was needed.
+    queue_max: int | None = None  # Unfinished requests that the workspace may have.
 
 
 async def ingest(body: bytearray, origin: Origin, *, store: Store, world: World) -> Created:
@@ -60,6 +62,8 @@ async def ingest(body: bytearray, origin: Origin, *, store: Store, world: World)
         requests_key=key,
         idempotency_key=origin.idempotency_key,
         body_sha256=digest,
+        api_key=origin.api_key,
+        queue_max=origin.queue_max,
     )
     try:
         created = await store.control.create(new)

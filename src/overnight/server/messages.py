@@ -6,7 +6,7 @@ Source: https://platform.claude.com/docs/en/api/messages/create and …/count_to
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, aclosing
-from typing import TypeVar, assert_never
+from typing import NamedTuple, TypeVar, assert_never
 
 from msgspec.structs import replace
 from starlette.requests import ClientDisconnect
@@ -18,32 +18,37 @@ from overnight.core.retry import Answered, Broken, Busy, Refused
 from overnight.engines.engine import Call
 from overnight.engines.interactive import api_error
 from overnight.errors import ApiError, InvalidRequest, NotFound
+from overnight.runner.charges import Asker
 from overnight.runner.fleet import Way
 from overnight.runner.pool import Pool
 from overnight.server import answers, context, receive
+from overnight.server.access import Caller
+from overnight.server.context import Context
 from overnight.wire import complaint, params, text
 from overnight.wire.message import StreamedUsage, Usage, usage_of
 
 T = TypeVar("T")
+_NO_USAGE = Usage()
 
 
 async def create(http_request: HttpRequest) -> Response:
     """POST /v1/messages, whole or streamed."""
-    context.workspace_of(http_request)
+    caller = context.caller_of(http_request)
     async with AsyncExitStack() as held:
         body = await _json_body(http_request, held)
         prompt = params.read_interactive(body, is_strict=context.of(http_request).settings.strict_params)
         way = _way(http_request, prompt.model)
         pool, call = way.pool, _call(http_request, body, way)
+        counter = _Counter(context.of(http_request), caller, prompt.model, way)
         if prompt.stream:
-            return await _streamed(http_request, _pieces(pool, call, held.pop_all()))
+            return await _streamed(http_request, _pieces(pool, call, held.pop_all(), counter))
         tells = pool.engine.capabilities.tells_first_token
         with pool.interactive(shows_first_token=tells) as on_first_token:
             told = replace(call, on_first_token=on_first_token)
             outcome = await _unless_gone(http_request, pool.engine.answer(told))
     match outcome:
         case Answered(message=message):
-            _count(pool, call.model, usage_of(message))
+            counter.note(usage_of(message))
             return Response(message, media_type="application/json")
         case Refused() | Busy() | Broken():
             raise api_error(outcome, name=pool.engine.name)
@@ -131,23 +136,36 @@ async def _streamed(http_request: HttpRequest, pieces: AsyncGenerator[bytes, Non
     return StreamingResponse(_joined(first, pieces), media_type="text/event-stream")
 
 
-async def _pieces(pool: Pool, call: Call, held: AsyncExitStack) -> AsyncGenerator[bytes, None]:
+async def _pieces(pool: Pool, call: Call, held: AsyncExitStack, counter: "_Counter") -> AsyncGenerator[bytes, None]:
     async with held, aclosing(pool.engine.stream(call)) as pieces:
         with pool.interactive(shows_first_token=True) as on_first_token:
             seen = StreamedUsage()
             try:
                 async for piece in pieces:
                     on_first_token()
-                    if pool.admission.purse is not None:
-                        seen.read(piece)
+                    seen.read(piece)
                     yield piece
             finally:
-                _count(pool, call.model, seen.usage)  # Also of an answer that was broken off.
+                counter.note(seen.usage)  # Also of an answer that was broken off.
 
 
-def _count(pool: Pool, model: str, usage: Usage | None) -> None:
-    if pool.admission.purse is not None and usage is not None:
-        pool.admission.purse.count(model, usage)
+class _Counter(NamedTuple):
+    """Who pays for an answer, and to whom."""
+
+    here: Context
+    caller: Caller
+    model: str  # As the caller names it.
+    way: Way
+
+    def note(self, usage: Usage | None) -> None:
+        """It took that much."""
+        pool = self.way.pool
+        if usage is None or usage == _NO_USAGE:
+            return
+        if pool.admission.purse is not None:
+            pool.admission.purse.count(self.way.model, usage)
+        asker = Asker(self.caller.workspace, self.caller.key_id, self.model)
+        self.here.fleet.charges.note_person(asker, pool.engine.name, usage)
 
 
 async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

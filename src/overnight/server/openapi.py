@@ -12,8 +12,8 @@ from overnight.server.openapischemas import Json, ref, schemas
 
 async def document(http_request: HttpRequest) -> Response:
     """The document of this server, with its settings; needs no key."""
-    settings = context.of(http_request).settings
-    return answers.json(described(needs_key=settings.needs_key, needs_version=settings.strict_version))
+    here = context.of(http_request)
+    return answers.json(described(needs_key=here.doors.needs_key, needs_version=here.settings.strict_version))
 
 
 @cache

@@ -68,8 +68,9 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
     fleet = Fleet(build.routes(settings.engines, world=world), world, weights=doors.weights)
     doors.on_rules.append(lambda: fleet.backlog.weigh(doors.weights))
     await fleet.start()
+    await world.offload.run(fleet.charges.warm)
     try:
-        live = await tallies.restored(store)
+        live = await tallies.restored(store.checkpoints)
         name = f"{socket.gethostname()}-{os.getpid()}-{drawn(world.entropy.bytes(6))}"
         worker = Worker(
             store,

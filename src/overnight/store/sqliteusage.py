@@ -124,7 +124,8 @@ def _of_batch(sql: sqlite3.Connection, batch_id: BatchId) -> list[Used]:
 
 def _causes(sql: sqlite3.Connection, batch_id: BatchId) -> list[Cause]:
     found = sql.execute(
-        "SELECT type, message, requests, example FROM causes WHERE batch_id = ? ORDER BY requests DESC, type, message",
+        "SELECT type, message, requests, example FROM causes WHERE batch_id = ? "
+        "ORDER BY requests DESC, type, message",
         (batch_id,),
     )
     return [Cause(type=row[0], message=row[1], requests=row[2], example=row[3]) for row in found]

@@ -27,6 +27,7 @@ from overnight.runner import tallies
 from overnight.runner.fleet import Fleet
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
+from overnight.server.access import Doors
 from overnight.server.app import app
 from overnight.server.config import Settings
 from overnight.server.context import Context
@@ -34,6 +35,8 @@ from overnight.store.checkpoint import Checkpoints
 from overnight.store.committer import Committer, InlineCommitter, Operation
 from overnight.store.objects import LocalObjects
 from overnight.store.sqlite import SqliteControl, connect
+from overnight.store.sqliteaccess import SqliteAccess
+from overnight.store.sqliteusage import SqliteUsage
 from overnight.store.store import Store, recover
 from overnight.testing.simdisk import PowerCut, SimDisk
 from overnight.testing.virtualtime import SeededEntropy, VirtualClock, run
@@ -227,6 +230,8 @@ class Machine:
             control=SqliteControl(committer),
             objects=LocalObjects(Path("/objects"), files=self.disk, offload=inline),
             checkpoints=Checkpoints(Path("/checkpoints"), files=self.disk, offload=inline),
+            access=SqliteAccess(committer),
+            usage=SqliteUsage(committer),
         )
 
     @asynccontextmanager
@@ -236,10 +241,17 @@ class Machine:
         """An app, a worker and upkeep over a store that may be shared with others."""
         world = World(clock=self.clock, entropy=self.entropy, files=self.disk, offload=offload or InlineOffload())
         fleet = Fleet([Route(engine, ["*"])], world)
-        live = await tallies.restored(store)
+        live = await tallies.restored(store.checkpoints)
         worker, upkeep = Worker(store, fleet, world, live, name=name), Upkeep(store, world)
         here = Context(
-            settings=Settings(), store=store, fleet=fleet, worker=worker, upkeep=upkeep, tallies=live, world=world
+            settings=Settings(),
+            store=store,
+            fleet=fleet,
+            worker=worker,
+            upkeep=upkeep,
+            tallies=live,
+            world=world,
+            doors=Doors(Settings()),
         )
         async with asyncio.TaskGroup() as group:
             running = [group.create_task(worker.run()), group.create_task(upkeep.run())]

@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias, cast
 
 import msgspec
 
+from overnight.wire.message import Usage
+
 Kind: TypeAlias = Literal["succeeded", "errored", "canceled", "expired"]
 
 
@@ -53,6 +55,58 @@ class Line(msgspec.Struct, gc=False):
 
     custom_id: str
     result: _Result
+
+
+class Error(msgspec.Struct, gc=False):
+    """Why a request came to nothing."""
+
+    type: str
+    message: str = ""
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    error: Error
+
+
+class _Errored(msgspec.Struct, gc=False):
+    error: _Envelope
+
+
+class _Measured(msgspec.Struct, gc=False):
+    usage: Usage | None = None
+
+
+class _Succeeded(msgspec.Struct, gc=False):
+    message: _Measured
+
+
+class _ErroredLine(msgspec.Struct, gc=False):
+    result: _Errored
+
+
+class _SucceededLine(msgspec.Struct, gc=False):
+    result: _Succeeded
+
+
+_decode_errored = msgspec.json.Decoder(_ErroredLine).decode
+_decode_succeeded = msgspec.json.Decoder(_SucceededLine).decode
+_UNKNOWN = Error("api_error", "(not readable)")
+
+
+def read_error(line: bytes) -> Error:
+    """The error of an errored line."""
+    try:
+        return _decode_errored(line).result.error.error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _UNKNOWN
+
+
+def read_usage(line: bytes) -> Usage | None:
+    """What the answer of a succeeded line took; None if it does not tell, or is nested deeper than can be read."""
+    try:
+        return _decode_succeeded(line).result.message.usage
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 _read_head = re.compile(

@@ -17,7 +17,7 @@ from overnight.runner.fleet import Fleet
 from overnight.runner.pool import Pool
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
-from overnight.server import context
+from overnight.server.access import Doors
 from overnight.server.app import app
 from overnight.server.config import KeySettings, Settings
 from overnight.server.context import Context
@@ -120,7 +120,7 @@ def serving(
         async with machine.opened() as committer:
             store = machine.store(committer)
             await recover(store)
-            fleet, live = Fleet(routes, world), await tallies.restored(store)
+            fleet, live = Fleet(routes, world), await tallies.restored(store.checkpoints)
             worker = Worker(store, fleet, world, live, name="w")
             here = Context(
                 settings=settings,
@@ -130,7 +130,7 @@ def serving(
                 upkeep=Upkeep(store, world),
                 tallies=live,
                 world=world,
-                keys=context.workspaces_by_key(settings),
+                doors=Doors(settings),
             )
             async with asyncio.TaskGroup() as group:
                 running = group.create_task(worker.run())

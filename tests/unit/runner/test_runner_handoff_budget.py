@@ -29,6 +29,7 @@ from overnight.runner.segmentrun import Work
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
 from overnight.server import build
+from overnight.server.access import Doors
 from overnight.server.app import app
 from overnight.server.config import EngineSettings, PriceSettings, Settings
 from overnight.server.context import Context
@@ -514,10 +515,17 @@ def test_a_server_hands_over_what_a_day_allows_and_the_rest_on_the_next(tmp_path
             world = World(clock=machine.clock, entropy=machine.entropy, files=machine.disk, offload=InlineOffload())
             engine = ClaudeBatch("https://api.anthropic.com", wire=HostedInside(hosted), clock=machine.clock)
             fleet = Fleet([Route(engine, ["*"], budget_usd_per_day=BUDGET, prices={MODEL: A_DOLLAR})], world)
-            live = await tallies.restored(store)
+            live = await tallies.restored(store.checkpoints)
             worker, upkeep = Worker(store, fleet, world, live, name="worker"), Upkeep(store, world)
             here = Context(
-                settings=Settings(), store=store, fleet=fleet, worker=worker, upkeep=upkeep, tallies=live, world=world
+                settings=Settings(),
+                store=store,
+                fleet=fleet,
+                worker=worker,
+                upkeep=upkeep,
+                tallies=live,
+                world=world,
+                doors=Doors(Settings()),
             )
             client = AppClient(app(here))
             async with asyncio.TaskGroup() as group:

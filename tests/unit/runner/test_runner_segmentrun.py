@@ -56,7 +56,7 @@ def test_earlier_results_close_their_requests_once_and_replace_the_restored_coun
     lines = [
         (row, row_bytes) for row_bytes in (LINE, LINE, result.canceled("r9")) for row in result.read_lines(row_bytes)
     ]
-    assert run.restore(lines) == [LINE]
+    assert [line for _, _, line in run.restore(lines)] == [LINE]
     assert (run.tally(), sorted(run.open)) == (Tally(succeeded=1), ["r1", "r2"])
 
 

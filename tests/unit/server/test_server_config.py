@@ -104,10 +104,10 @@ def test_a_refusal_never_repeats_a_key(flags: dict[str, object]) -> None:
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:80", "[::]:80", "192.0.2.1:80", "example.com:80"])
 def test_the_network_needs_a_key(listen: str) -> None:
+    settings = config.load(None, {}, {"listen": listen}).settings
     with pytest.raises(UsageError, match=r"would let anybody on the network in"):
-        config.load(None, {}, {"listen": listen})
-    assert config.load(None, {"OVERNIGHT_API_KEY": "x"}, {"listen": listen}).settings.needs_key
-    assert config.load(None, {}, {"listen": listen, "keys": [{"sha256": _KEY}]}).settings.needs_key
+        config.check_reachable(settings, has_key=False)
+    config.check_reachable(settings, has_key=True)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,8 @@ def test_the_network_needs_a_key(listen: str) -> None:
 )
 def test_this_machine_needs_none(listen: str, host: str, port: int) -> None:
     settings = config.load(None, {}, {"listen": listen}).settings
-    assert (settings.host, settings.port, settings.needs_key) == (host, port, False)
+    assert (settings.host, settings.port) == (host, port)
+    config.check_reachable(settings, has_key=False)
 
 
 _PAID = """[[engines]]

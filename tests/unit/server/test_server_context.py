@@ -12,6 +12,7 @@ from overnight.errors import InvalidRequest, NotAuthenticated, RateLimited
 from overnight.ids import DEFAULT_WORKSPACE
 from overnight.ports.world import World
 from overnight.server import context
+from overnight.server.access import Doors
 from overnight.server.config import KeySettings, Settings
 from overnight.server.context import Context
 
@@ -43,7 +44,7 @@ def _here(settings: Settings, watch: _Watch | None = None) -> Context:
         upkeep=nothing,
         tallies=nothing,
         world=World(clock=watch or _Watch()),
-        keys=context.workspaces_by_key(settings),
+        doors=Doors(settings),
     )
 
 
@@ -92,7 +93,7 @@ def test_without_keys_everybody_is_let_in() -> None:
 
 
 def test_no_key_is_kept() -> None:
-    assert "default-key" not in repr(context.workspaces_by_key(_KEYS))
+    assert "default-key" not in repr(Doors(_KEYS).keys)
 
 
 @pytest.mark.parametrize("version", ["2023-01-01", "2023-06-01", "2026-10-21"])
@@ -124,7 +125,7 @@ def test_a_workspace_that_asks_too_often_is_told_when_to_come_back() -> None:
         context.admit(refused)
     assert caught.value.headers() == {"retry-after": "30"}
     assert refused.state.limit_headers["anthropic-ratelimit-requests-limit"] == "2"
-    assert context.admit(_asking(here, other)) == DEFAULT_WORKSPACE
+    assert context.admit(_asking(here, other)).workspace == DEFAULT_WORKSPACE
     watch.at_ms += 29_999
     with pytest.raises(RateLimited):
         context.admit(_asking(here, mine))
@@ -135,6 +136,6 @@ def test_a_workspace_that_asks_too_often_is_told_when_to_come_back() -> None:
 def test_without_a_limit_nothing_is_counted() -> None:
     here = _here(Settings())
     http_request = _asking(here, _VERSION)
-    assert context.admit(http_request) == DEFAULT_WORKSPACE
+    assert context.admit(http_request).workspace == DEFAULT_WORKSPACE
     assert not here.buckets
     assert not hasattr(http_request.state, "limit_headers")
