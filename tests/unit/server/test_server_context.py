@@ -130,7 +130,7 @@ def test_a_workspace_that_asks_too_often_is_told_when_to_come_back() -> None:
     with pytest.raises(RateLimited):
         context.admit(_asking(here, mine))
     watch.at_ms += 1
-    assert context.admit(_asking(here, mine)) == "wrkspc_blue"
+    assert context.admit(_asking(here, mine)).workspace == "wrkspc_blue"
 
 
 def test_without_a_limit_nothing_is_counted() -> None:
