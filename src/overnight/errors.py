@@ -3,7 +3,9 @@
 OvernightError
 ├── ApiError                the caller's fault, or a limit: one HTTP status, one error type
 │   ├── InvalidRequest      400 invalid_request_error
+│   │   └── SpendLimit      … since a budget of the workspace is spent
 │   ├── NotAuthenticated    401 authentication_error
+│   ├── PermissionDenied    403 permission_error
 │   ├── NotFound            404 not_found_error
 │   ├── NoResults           404 not_found_error, `x-should-retry: false`
 │   ├── BodyTimeout         408 invalid_request_error
@@ -39,6 +41,7 @@ class ApiError(OvernightError):
 
     status: ClassVar[int] = 400
     type: ClassVar[str] = "invalid_request_error"
+    code: ClassVar[str] = ""  # What `error.details` calls it, where the API has a word of its own.
 
     def headers(self) -> dict[str, str]:
         """Extra response headers of this answer."""
@@ -49,10 +52,22 @@ class InvalidRequest(ApiError):
     """The request is wrong. Messages name the path as the API writes it: `requests.0.custom_id: …`."""
 
 
+class SpendLimit(InvalidRequest):
+    """A budget of the caller's workspace is spent. For a limit that the customer set, the API has a 400."""
+
+    code = "enforced_spend_limit_reached"
+
+
 class NotAuthenticated(ApiError):
     """No key, or one we do not know."""
 
     status, type = 401, "authentication_error"
+
+
+class PermissionDenied(ApiError):
+    """The key is good, and may not do this."""
+
+    status, type = 403, "permission_error"
 
 
 class NotFound(ApiError):

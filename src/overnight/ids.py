@@ -19,6 +19,7 @@ BATCH_ID_ENTROPY_BYTES = 14  # Behind 8 characters of time.
 KEY_ENTROPY_BYTES = 83
 _KEY_PREFIXES = {"workspace": "sk-ant-api03-", "admin": "sk-ant-admin01-"}
 _KEY = re.compile(r"sk-ant-(api03|admin01)-[0-9A-Za-z_-]{93}AA")
+_WORKSPACE_ID = re.compile(r"wrkspc_[0-9A-Za-z]{1,64}")  # As `[[keys]]` of the settings take it.
 _BATCH_ID = re.compile(r"msgbatch_[0-9A-Za-z]{10,64}")
 
 
@@ -62,6 +63,11 @@ def is_batch_id(text: str) -> bool:
 def workspace_id(entropy: bytes) -> WorkspaceId:
     """A new `wrkspc_…` id from `ID_ENTROPY_BYTES` bytes."""
     return WorkspaceId(f"wrkspc_01{drawn(entropy)}")
+
+
+def is_workspace_id(text: str) -> bool:
+    """Whether `text` could be the id of a workspace."""
+    return _WORKSPACE_ID.fullmatch(text) is not None
 
 
 def named(prefix: str, entropy: bytes) -> str:

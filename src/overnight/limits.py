@@ -23,6 +23,11 @@ POLL_AFTER_S: Final = 10  # `Retry-After` of an unfinished batch, as the hosted 
 IDEMPOTENCY_KEY_LENGTH_MAX: Final = 255  # Characters; the bound of draft-ietf-httpapi-idempotency-key users.
 QUEUE_RETRY_S: Final = 60  # `Retry-After` when a workspace has its queue full: about as fast as a queue moves.
 
+# --- Workspaces and keys --------------------------------------------------------------------------------------------
+
+NAME_CHARACTERS_MAX: Final = 100  # Of a workspace or a key: a column of a table.
+KEY_LIFETIME_MS_MAX: Final = 3_650 * DAY_MS  # Of a key that ends: ten years; beyond it a date is a mistake.
+
 # --- Receiving ----------------------------------------------------------------------------------------------------
 
 HEAD_BYTES_MAX: Final = 64 * 1024  # Request line and headers; other servers take 8 to 32 KB. Beyond it 431.
@@ -32,6 +37,7 @@ UPLOAD_STALL_S: Final = 30  # A body that brings no byte for this long is given 
 UPLOAD_S_MAX: Final = 600  # A whole body; the SDKs' own default timeout is 10 minutes.
 REFUSED_BODY_S_MAX: Final = 10  # How long, and how much, of a refused body is read and dropped before we close,
 REFUSED_BODY_BYTES_MAX: Final = 2 * BATCH_BODY_BYTES_MAX  # so that a client that is still sending gets its 413.
+CURSOR_LENGTH_MAX: Final = 8 * 1024  # Characters; the largest batch in its worst cut needs 5,200.
 DOWNLOAD_STALL_S: Final = 120  # A reader that takes no byte for this long is disconnected.
 IN_FLIGHT_INTERACTIVE_MAX: Final = 1_000  # POST /v1/messages at once; beyond it 529. Bounds memory, not speed.
 
@@ -72,6 +78,8 @@ CANCEL_GRACE_MS: Final = 25_000  # In flight at a cancel may finish this long; 1
 DRAIN_S_MAX: Final = 30.0  # SIGTERM to exit. In flight may finish for most of it, then it is given back.
 UPKEEP_EVERY_MS: Final = 30_000  # Expiry of batches nobody works on, archive, removal of objects.
 UPKEEP_BATCHES_MAX: Final = 100  # Per pass, so that upkeep never holds the database for long.
+UPKEEP_HOURLY_MS: Final = 3_600_000  # Sums of usage, and new pages for the database if something was removed.
+REPACK_BYTES_MAX: Final = 256 * MIB  # Of the database. Repacking holds up commits, 1.5 s for this, and takes as much memory.
 
 # --- Off-peak -----------------------------------------------------------------------------------------------------
 
@@ -85,8 +93,37 @@ SIGNAL_TIMEOUT_S: Final = 10.0  # One reading, from connecting to its last byte.
 
 BUDGET_USD_MAX: Final = 1_000_000.0  # A day. Beyond it a setting is a mistake of units, and so is
 PRICE_USD_MAX: Final = 1_000_000.0  # a price for a million tokens; the dearest model cost 600 in 2026.
+HOUR_USD_MAX: Final = 100_000.0  # Of one machine; the largest that could be rented in 2026 cost about 100.
 PRICES_MAX: Final = 1_000  # Models whose price one purse keeps; a hostile batch must not fill memory.
 SPENDING_SAVE_MS: Final = 1_000  # What a crash may forget of what was paid.
+
+# --- Usage ----------------------------------------------------------------------------------------------------------
+# Buckets of one page of a report: https://platform.claude.com/docs/en/manage-claude/usage-cost-api
+
+REPORT_MINUTES_DEFAULT: Final = 60
+REPORT_MINUTES_MAX: Final = 1_440
+REPORT_HOURS_DEFAULT: Final = 24
+REPORT_HOURS_MAX: Final = 168
+REPORT_DAYS_DEFAULT: Final = 7
+REPORT_DAYS_MAX: Final = 31
+USAGE_DAYS_MAX: Final = 400  # Of one table of usage: a year, and what it is compared with.
+USAGE_BATCHES_MAX: Final = 1_000  # That one table looks at, each with a read of its own.
+
+# --- Hooks (https://www.standardwebhooks.com) ---------------------------------------------------------------------
+
+HOOKS_MAX: Final = 20  # Of one workspace: each of its events is written once for each of them.
+HOOK_URL_CHARACTERS_MAX: Final = 2_048  # What common servers and proxies take.
+HOOK_SECRET_BYTES: Final = 32  # The specification wants 24 to 64; the length of the HMAC's digest.
+HOOK_TIMEOUT_S: Final = 15.0  # One attempt, from the look-up of the name to the answer; it recommends 15 to 30.
+HOOK_ANSWER_BYTES_MAX: Final = 64 * 1024  # What is read of an answer, and dropped; its status says everything.
+HOOK_SENDS_MAX: Final = 32  # Attempts at once, of all hooks.
+HOOK_SENDS_EACH_MAX: Final = 4  # … of one hook: a receiver that hangs holds up no other.
+HOOK_LOOK_S: Final = 1.0  # How late a delivery that is due may begin; one look is one step in an index.
+HOOK_EXPIRING_MS: Final = 3_600_000  # batch.expiring is told so long before: time to add an engine, or to send anew.
+DELIVERIES_LIFETIME_MS: Final = 30 * DAY_MS  # Of those that were delivered or given up, for whoever looks for them.
+DELIVERIES_LIST_MAX: Final = 1_000  # Of one list; as LIST_LIMIT_MAX.
+DELIVERIES_FORGET_MS: Final = 3_600_000  # Between looks for old ones, which read the whole table.
+TOLD_LIFETIME_MS: Final = 62 * DAY_MS  # What is told once a month must be known for the whole of it.
 
 # --- Handing over to a batch endpoint (its own limits are those of the API above) ---------------------------------
 
@@ -123,6 +160,30 @@ JOB_NAMED_MAX: Final = 20  # Failed rows, or batches, that a report names one by
 JOB_ERROR_CHARACTERS_MAX: Final = 300  # Of one error in a report: some lines; servers quote whole requests.
 JOB_MAIL_CHARACTERS_MAX: Final = 2 * MIB  # Of one mail, about 3 MB as base64; many servers refuse 10 MB.
 JOB_PANEL_BATCHES_MAX: Final = 10  # Lines for batches in the panel; a terminal has 24.
+
+# --- The console ----------------------------------------------------------------------------------------------------
+
+CONSOLE_SESSION_MS: Final = 12 * 3600 * 1000  # A login lasts a working day.
+CONSOLE_LOGINS_PER_MINUTE: Final = 10  # Attempts from one address; people mistype, programs guess.
+CONSOLE_FORM_BYTES_MAX: Final = 64 * 1024  # Of a form that is posted; the largest holds lists of patterns.
+CONSOLE_FORM_FIELDS_MAX: Final = 200  # In one form.
+CONSOLE_BATCHES: Final = 50  # Batches on one page: a few screens, and at most so many statements.
+
+# --- Looking at results (the console, exports) ----------------------------------------------------------------------
+
+ROWS_PAGE: Final = 50  # Rows of results on a page of the console.
+SEARCH_S_MAX: Final = 2.0  # One look through a batch, then a link to search on: a person waits for it.
+SEARCH_BYTES_MAX: Final = 128 * MIB  # The same by inflated bytes; about as much as those seconds can hold.
+SEARCH_TEXT_CHARACTERS_MAX: Final = 200  # Of what is searched for.
+LOOKUP_S_MAX: Final = (
+    10.0  # One row by its custom_id, anywhere in a batch; links tell where it is, and need no search.
+)
+EXCERPT_CHARACTERS: Final = 200  # Of an answer in the list.
+BLOCK_CHARACTERS_MAX: Final = 20_000  # Of one text on the page of a row; beyond it a link to the whole.
+BLOCKS_MAX: Final = 200  # Texts on either side of it, so that a page has some MB at the most.
+PAGE_CHARACTERS_MAX: Final = 500_000  # Of all texts on either side.
+PARQUET_FILES_MAX: Final = 2  # Made or being downloaded at once, each on disk and 100 MB of memory; beyond it 529.
+PARQUET_BYTES_MAX: Final = 4096 * MIB  # Rows of one such file as JSON, on disk while it is made; beyond it 400.
 
 assert LEASE_RENEW_MS * 2 + LEASE_TRUST_MARGIN_MS < LEASE_TTL_MS
 assert INLINE_BYTES_MAX < SEGMENT_BYTES_MAX

@@ -74,8 +74,9 @@ def test_every_setting_can_come_from_the_environment() -> None:
         "strict_params": ("1", "true"),
         "requests_per_minute": ("50", "50"),
         "deduplicate": ("true", "true"),
+        "prices_file": ("p", '"p"'),
     }
-    assert given.keys() == set(Settings.__struct_fields__) - {"keys", "weights"}, "tables need a file"
+    assert given.keys() == set(Settings.__struct_fields__) - {"keys", "weights", "prices"}, "tables need a file"
     found = shown(environment={f"OVERNIGHT_{name.upper()}": text for name, (text, _) in given.items()})
     assert {name: found[name] for name in given} == {
         name: (value, f"$OVERNIGHT_{name.upper()}") for name, (_, value) in given.items()

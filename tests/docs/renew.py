@@ -10,6 +10,7 @@ import re
 
 import click
 import jobdocs
+import test_docs_metrics as metrics
 from click.testing import CliRunner
 from docpages import ROOT
 
@@ -18,6 +19,7 @@ from overnight.cli.main import cli
 
 COMMAND_LINE = ROOT / "docs" / "reference" / "command-line.md"
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+METRICS = ROOT / "docs" / "reference" / "metrics.md"
 HELP = "test_the_help_of_every_command_is_documented"
 LIMITS = "test_the_table_of_limits_is_limits_py"
 _UNITS = (("BYTES|^MIB$", "bytes"), ("_MS(_MAX)?$", "ms"), ("_S(_MAX)?$", "s"), ("LENGTH", "characters"))
@@ -72,7 +74,15 @@ def _renew_jobs() -> None:
     jobdocs.renew("requirements", jobdocs.REQUIREMENTS, jobdocs.requirements())
 
 
+def _renew_metrics() -> None:
+    before, mark, after = METRICS.read_text().partition(f"<!-- checked by {metrics.MARK} -->\n\n")
+    head = "".join(after.splitlines(keepends=True)[:2])
+    lines = [f"| `{name}` | {kind} | {labels} | {said} |\n" for name, kind, labels, said in metrics.rows()]
+    METRICS.write_text(before + mark + head + "".join(lines) + after[after.index("\n\n") + 1 :])
+
+
 if __name__ == "__main__":
     _renew_help()
     _renew_limits()
     _renew_jobs()
+    _renew_metrics()

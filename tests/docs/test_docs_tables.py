@@ -160,6 +160,7 @@ def test_every_setting_is_documented() -> None:
     variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in Settings.__struct_fields__} | {
         "keys": "—",
         "weights": "—",
+        "prices": "—",
     }
     expected = [[field.name, _default(field), variables[field.name]] for field in fields(Settings)]
     assert [row[:3] for row in table(CONFIGURATION, "test_every_setting_is_documented")] == expected

@@ -29,7 +29,15 @@ _COMMANDS = {
     "estimate": "overnight.cli.estimate",
     "cancel": "overnight.cli.cancel",
     "engines": "overnight.cli.engines",
+    "usage": "overnight.cli.usage",
     "init": "overnight.cli.init",
+    "hooks": "overnight.cli.hooks",
+    "workspaces": "overnight.cli.workspaces",
+    "keys": "overnight.cli.keys",
+    "backup": "overnight.cli.backup",
+    "restore": "overnight.cli.restore",
+    "traces": "overnight.cli.traces",
+    "doctor": "overnight.cli.doctor",
 }
 
 

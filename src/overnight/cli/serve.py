@@ -1,7 +1,7 @@
 """`overnight serve`."""
 
 import asyncio
-import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ import uvloop
 from overnight.cli.settings import settings_from, settings_options
 from overnight.core import offpeak
 from overnight.ports.world import World
+from overnight.server import logs
 from overnight.server.config import Settings
 from overnight.server.serve import serve as serve_forever
+from overnight.server.traces import tracer_from
 
 
 @click.command(
@@ -32,13 +34,12 @@ def serve(file: Path | None, **flags: Any) -> None:
     claude-* model with a small model of its own. SIGTERM or Ctrl-C finishes what is in flight and exits; nothing that
     was accepted is lost, whatever way it ends.
     """
-    run(settings_from(file, flags).settings, World())
+    run(settings_from(file, flags).settings, World(tracer=tracer_from(os.environ)))
 
 
 def run(settings: Settings, world: World) -> None:
     """Serve in this process until a signal."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logs.set_up(settings.log_format, settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_forever(settings, world, on_ready=lambda url: _announce(url, settings, world)))
 

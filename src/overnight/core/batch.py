@@ -130,9 +130,9 @@ def is_expired(batch: Batch, *, now_ms: int) -> bool:
     return now_ms >= batch.expires_at_ms
 
 
-def is_archivable(batch: Batch, *, now_ms: int) -> bool:
-    """Whether the results have been available for as long as promised."""
-    has_lived = now_ms >= batch.created_at_ms + limits.RESULTS_LIFETIME_MS
+def is_archivable(batch: Batch, *, now_ms: int, results_ms: int = limits.RESULTS_LIFETIME_MS) -> bool:
+    """Whether the results have been available for as long as promised (`core.retention`)."""
+    has_lived = now_ms >= batch.created_at_ms + results_ms
     return batch.status == "ended" and batch.archived_at_ms is None and has_lived
 
 

@@ -13,7 +13,7 @@ from overnight.wire.message import Usage
 
 _NANO_OF_MTOK: Final = 1_000  # USD for a million tokens is as many thousand nano USD for one.
 _NANO_OF_THOUSAND: Final = 1_000_000  # USD for a thousand pieces is as many million nano USD for one.
-_NANO_MAX: Final = 2**53  # 9 million USD. A server may tell any count of tokens, and sums must fit their columns.
+_NANO_MAX: Final = 10**13  # 10,000 USD. A server may tell any count of tokens, and sums must fit their columns.
 
 
 def cost(usage: Usage, *, rate: Rate | None, public: Rate | None, is_batch: bool) -> Cost:

@@ -172,8 +172,7 @@ def _at(price: "Decimal | TieredPrices | None", above: int | None) -> Decimal | 
 
 
 def _share(prices: Prices, share: Decimal) -> Prices:
-    shared = (price * share for price in prices[:-1])
-    return Prices(*shared, web_searches=prices.web_searches)
+    return Prices(*(price * share for price in prices))._replace(web_searches=prices.web_searches)
 
 
 def _decimal(number: float) -> Decimal:

@@ -12,6 +12,9 @@ from overnight.wire.message import Usage
 NANO: Final = 1_000_000_000
 CAUSES_MAX: Final = 20  # Different causes that are told apart in one segment; the rest is one more.
 CAUSE_CHARACTERS_MAX: Final = 200
+COUNT_MAX: Final = (
+    10**9
+)  # Tokens of a kind in one answer: a server may tell anything, and sums must fit their columns.
 
 
 class Cost(Struct, frozen=True):
@@ -77,21 +80,25 @@ NO_BILL: Final = Bill()
 
 def of_answer(usage: Usage, cost: Cost) -> Sums:
     """One answer as sums. Counts below 0 are none: no server takes tokens back."""
-    written = max(0, usage.cache_creation_input_tokens or 0)
+    written = _bounded(usage.cache_creation_input_tokens)
     told = usage.cache_creation
-    hourly = min(written, max(0, told.ephemeral_1h_input_tokens or 0)) if told else 0
+    hourly = min(written, _bounded(told.ephemeral_1h_input_tokens)) if told else 0
     return Sums(
         requests=1,
-        input_tokens=max(0, usage.input_tokens),
-        cache_read_tokens=max(0, usage.cache_read_input_tokens or 0),
+        input_tokens=_bounded(usage.input_tokens),
+        cache_read_tokens=_bounded(usage.cache_read_input_tokens),
         cache_write_5m_tokens=written - hourly,
         cache_write_1h_tokens=hourly,
-        output_tokens=max(0, usage.output_tokens),
-        web_searches=max(0, usage.server_tool_use.web_search_requests or 0) if usage.server_tool_use else 0,
+        output_tokens=_bounded(usage.output_tokens),
+        web_searches=_bounded(usage.server_tool_use.web_search_requests) if usage.server_tool_use else 0,
         usd_nano=cost.usd_nano or 0,
         realtime_usd_nano=cost.realtime_usd_nano or 0,
         unpriced=int(cost.usd_nano is None),
     )
+
+
+def _bounded(count: int | None) -> int:
+    return min(max(0, count or 0), COUNT_MAX)
 
 
 def usd(nano: int) -> Decimal:

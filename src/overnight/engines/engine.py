@@ -22,6 +22,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     betas: str = ""  # `anthropic-beta`, comma list as the client wrote it.
     service_tier: Literal["batch", "standard"] = "batch"
     timeout_s: float
+    traceparent: str = ""  # Of the span it is asked in, for the server that is asked; empty if nothing is traced.
     on_first_token: Callable[[], None] | None = None  # Told once, by engines that `tells_first_token`.
 
 

@@ -186,7 +186,8 @@ _VERSION = {"anthropic-version": "2023-06-01"}
 
 
 def _headers(call: Call) -> Mapping[str, str]:
-    return _headers_of(call.api_version, call.betas)
+    headers = _headers_of(call.api_version, call.betas)
+    return {**headers, "traceparent": call.traceparent} if call.traceparent else headers
 
 
 @lru_cache(maxsize=256)  # All requests of a batch send the same.

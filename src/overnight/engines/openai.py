@@ -154,9 +154,8 @@ class Chat(Unlimited):
             return Refused(status=error.status, type=error.type, message=str(error))
         since = self._pace.mark()
         try:
-            reply = await self._transport.post(
-                f"{self._prefix}/chat/completions", plan.body.encode(), headers=_HEADERS, timeout_s=call.timeout_s
-            )
+            path, body = f"{self._prefix}/chat/completions", plan.body.encode()
+            reply = await self._transport.post(path, body, headers=_headers(call), timeout_s=call.timeout_s)
         except TransportError as error:
             return outcome_of_error(error)
         self._pace.heard(reply.headers, since=since)
@@ -165,7 +164,7 @@ class Chat(Unlimited):
     async def _chunks(self, plan: Plan, call: Call) -> AsyncGenerator[Chunk | Trouble, None]:
         """The chunks of the answer as they come, then the trouble if there was any."""
         path = f"{self._prefix}/chat/completions"
-        parts = self._transport.stream(path, plan.body.encode(), headers=_HEADERS, timeout_s=call.timeout_s)
+        parts = self._transport.stream(path, plan.body.encode(), headers=_headers(call), timeout_s=call.timeout_s)
         lines, since = Lines(), self._pace.mark()
         async with aclosing(parts):
             try:
@@ -237,6 +236,10 @@ class Chat(Unlimited):
             return await self._transport.get(f"{self._prefix}/models", headers={}, timeout_s=LOOK_TIMEOUT_S)
         except TransportError:
             return None
+
+
+def _headers(call: Call) -> Mapping[str, str]:
+    return {**_HEADERS, "traceparent": call.traceparent} if call.traceparent else _HEADERS
 
 
 def _plan(call: Call, dialect: Dialect, *, is_streamed: bool) -> Plan:

@@ -23,6 +23,7 @@ class Route(NamedTuple):
     signal: Signal | None = None
     budget_usd_per_day: float | None = None  # Of all its replicas together, for batches.
     is_own: bool = False  # It runs in this process: nobody charges for it.
+    usd_per_hour: float | None = None  # What each of its replicas costs.
     prices: Mapping[str, Rate] = {}  # Of models by the engine's names, in the place of what is known of them.
 
 

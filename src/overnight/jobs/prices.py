@@ -36,4 +36,5 @@ def rate_at(job: jobfile.JobFile, now_ms: int, model: str = "") -> Rate | None:
 
 def _of_an_hour(rate: Rate) -> Rate:
     """A job counts all that is written to the cache together, and asks for one length of time."""
-    return Rate(*(found._replace(cache_write=found.cache_write_1h) for found in (rate.batch, rate.realtime)))
+    batch, realtime = (found._replace(cache_write=found.cache_write_1h) for found in (rate.batch, rate.realtime))
+    return Rate(batch, realtime)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeAlias, TypeVar
+from urllib.parse import urlencode
 
 import httpx2
 import msgspec
@@ -18,6 +19,8 @@ from overnight.jobs.endpoint import Address
 
 _PATH = "/v1/messages/batches"
 _RETRY_AFTER_S = 5.0  # Where a busy server does not say.
+_SPENT = ("enforced_spend_limit_reached", "contract_spend_limit_reached")  # `error_code` of a spend limit,
+_SPENT_WORDS = "You have reached your specified"  # and what the hosted API says where it gives none.
 _LINE_BYTES_MAX = limits.ENGINE_REPLY_BYTES_MAX  # One result; a server that never sends a newline fills no memory.
 
 
@@ -99,9 +102,17 @@ class Listed(NamedTuple):
     clock_ms: int | None
 
 
+class _Details(msgspec.Struct):
+    error_code: str = ""
+
+
+_NO_DETAILS = _Details()
+
+
 class _Problem(msgspec.Struct):
     type: str = ""
     message: str = ""
+    details: _Details | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -153,6 +164,16 @@ class Server:
     def engines(self) -> bytes | Failure:
         """What a server of ours says of its engines and of what waits, as JSON."""
         found = self._response("GET", "/v1/overnight/status", {})
+        return found.content if isinstance(found, httpx2.Response) else found
+
+    def usage(self, query: dict[str, str]) -> bytes | Failure:
+        """What a server of ours says of what was used, as JSON; `query` as its `/v1/overnight/usage` takes it."""
+        found = self._response("GET", f"/v1/overnight/usage?{urlencode(query)}", {})
+        return found.content if isinstance(found, httpx2.Response) else found
+
+    def usage_of(self, batch_id: str) -> bytes | Failure:
+        """What one batch of a server of ours took, as JSON."""
+        found = self._response("GET", f"/v1/overnight/batches/{batch_id}/usage", {})
         return found.content if isinstance(found, httpx2.Response) else found
 
     def cancel(self, batch_id: str) -> ShownBatch | Failure:
@@ -235,6 +256,8 @@ def _lines(response: httpx2.Response) -> Iterator[bytes]:
 def _failure(response: httpx2.Response) -> Failure:
     problem = _problem(response)
     message = problem.message or f"HTTP {response.status_code}"
+    if (problem.details or _NO_DETAILS).error_code in _SPENT or message.startswith(_SPENT_WORDS):
+        return Refused(response.status_code, "billing_error", message)  # No request is wrong, and none will pass.
     if response.status_code == 429:
         return Busy(_seconds(response.headers.get("retry-after")), message)
     if response.status_code in (408, 409) and response.headers.get("x-should-retry") != "false":

@@ -40,6 +40,10 @@ class Files(Protocol):
         """Remove the file, if it is there. Not durable by itself: removing twice is harmless."""
         ...
 
+    def remove_empty(self, directory: Path) -> None:
+        """Remove the directory, if it is there and nothing is in it."""
+        ...
+
 
 class OsFiles:
     """The operating system's files."""
@@ -93,6 +97,22 @@ class OsFiles:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise _store_error(error, path) from error
+
+    def remove_empty(self, directory: Path) -> None:
+        with suppress(OSError):
+            directory.rmdir()
+
+
+def link_new(source: Path, path: Path) -> None:
+    """Give a durable file a second name, if that is not there yet. Durable after `sync_directory`. OSError."""
+    _make_directories_durably(path.parent)
+    with suppress(FileExistsError):
+        os.link(source, path)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable. OSError."""
+    _fsync_directory(directory)
 
 
 def replace_durably(part: Path, path: Path) -> None:

@@ -7,11 +7,12 @@ from overnight.ports.entropy import Entropy, SystemEntropy
 from overnight.ports.files import Files, OsFiles
 from overnight.ports.marks import Marks, NoMarks
 from overnight.ports.offload import Offload, ThreadOffload
+from overnight.ports.tracer import NoTracer, Tracer
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """Time, waiting, dice, disk, threads and test marks. The default is the real world."""
+    """Time, waiting, dice, disk, threads, test marks and traces. The default is the real world, without traces."""
 
     clock: Clock = field(default_factory=SystemClock)
     pause: Pause = field(default_factory=SystemPause)
@@ -19,3 +20,4 @@ class World:
     files: Files = field(default_factory=OsFiles)
     offload: Offload = field(default_factory=ThreadOffload)
     marks: Marks = field(default_factory=NoMarks)
+    tracer: Tracer = field(default_factory=NoTracer)

@@ -25,6 +25,7 @@ from overnight.core.retry import Busy
 from overnight.core.tokens import Tokens
 from overnight.engines.engine import Engine, Load
 from overnight.ports.clock import Clock
+from overnight.runner.busy import BusyClock
 from overnight.runner.purse import Bill, Purse
 from overnight.runner.signal import Meter
 
@@ -36,11 +37,13 @@ _ANSWERS_MAX = 256  # Older ones weigh less than a hundredth in a pace.
 class Visit:
     """One request of a batch inside the engine."""
 
-    __slots__ = ("began_ms", "bill", "is_prefilled", "tokens")
+    __slots__ = ("began_ms", "bill", "entered", "is_prefilled", "share_nano", "tokens")
 
-    def __init__(self, tokens: int, bill: Bill | None) -> None:
+    def __init__(self, tokens: int, bill: Bill | None, entered: int) -> None:
         self.tokens = tokens  # As estimated.
         self.bill = bill  # Within a budget; to be paid or closed.
+        self.entered = entered  # By the engine's busy clock.
+        self.share_nano: int | None = None  # Of an hour's price, in nano USD; known once it has left.
         self.began_ms = asyncio.get_running_loop().time() * 1000
         self.is_prefilled = False  # Or gone.
 
@@ -52,6 +55,9 @@ class Guest:
         self._admission = admission
         self._began_ms = admission.loop_ms()
         self._is_awaited = shows_first_token
+        self._entered = admission.enter_hours()
+        self._has_left = False
+        self.share_nano: int | None = None  # Of an hour's price, in nano USD; known once it has left.
 
     def on_first_token(self) -> None:
         """Its first token, or the first that is seen of it, is there."""
@@ -60,8 +66,11 @@ class Guest:
             self._admission.served(ttft_ms=self._admission.loop_ms() - self._began_ms)
 
     def leave(self) -> None:
-        """It is not inside any more."""
-        self._admission.gone(is_unserved=self._is_awaited)
+        """It is not inside any more. Twice is once."""
+        if not self._has_left:
+            self._has_left = True
+            self.share_nano = self._admission.leave_hours(self._entered)
+            self._admission.gone(is_unserved=self._is_awaited)
 
 
 class Admission:
@@ -74,6 +83,7 @@ class Admission:
         self.hours: Hours = offpeak.ALWAYS
         self.meter: Meter | None = None  # Of the signal that closes it too.
         self.purse: Purse | None = None  # Of the engine and its replicas.
+        self.busy: BusyClock | None = None  # If the engine is paid by the hour.
         self.share = 1.0  # Of the window that batch work may use now.
         self.beside = besides.NOBODY
         self.in_flight = 0  # Requests of batches.
@@ -197,7 +207,7 @@ class Admission:
     def enter(self, tokens: Tokens, model: str) -> Visit:
         """A request of a batch goes in."""
         total = tokens.total
-        visit = Visit(total, None if self.purse is None else self.purse.take(model, tokens))
+        visit = Visit(total, None if self.purse is None else self.purse.take(model, tokens), self.enter_hours())
         self._young.append(visit)
         while self._young[0].is_prefilled:
             self._young.popleft()
@@ -210,6 +220,7 @@ class Admission:
     def left(self, visit: Visit) -> None:
         """A request of a batch is not inside any more."""
         visit.is_prefilled = True
+        visit.share_nano = self.leave_hours(visit.entered)
         self.in_flight -= 1
         self._tokens_in_flight -= visit.tokens
 
@@ -233,6 +244,14 @@ class Admission:
         visit.is_prefilled = True
         if self.beside.people:
             self.wake()
+
+    def enter_hours(self) -> int:
+        """Somebody goes in; what `leave_hours` wants to know."""
+        return 0 if self.busy is None else self.busy.enter(now_s=asyncio.get_running_loop().time())
+
+    def leave_hours(self, entered: int) -> int | None:
+        """Somebody came out; their share of an hour's price in nano USD, None if the engine has none."""
+        return None if self.busy is None else self.busy.leave(entered, now_s=asyncio.get_running_loop().time())
 
     def arrive(self, *, shows_first_token: bool) -> Guest:
         """A request of somebody who waits goes in."""

@@ -76,19 +76,21 @@ class _Turn:
 
 
 class Backlog:
-    """One per process, shared by all pools. `may_take` says whether a taker is allowed a stretch now."""
+    """One per process, shared by all pools. `may_take` says whether a taker is allowed a stretch now, `is_stopped`
+    whether nobody is allowed anything of a workspace."""
 
     def __init__(
         self,
         may_take: Callable[[Taker, Stretch], bool] = lambda taker, stretch: True,
         *,
         weights: Mapping[WorkspaceId, float] | None = None,
+        is_stopped: Callable[[WorkspaceId], bool] = lambda workspace: False,
     ) -> None:
         self.served: dict[WorkspaceId, float] = {}  # Work per workspace, by weight; see `core.schedule.cost`.
         self.danger_ms: int | None = None  # What is due by then comes first.
         self.on_low: Callable[[], None] = lambda: None
         self.weights = dict(weights or {})
-        self._may_take = may_take
+        self._may_take, self._is_stopped = may_take, is_stopped
         self._on_ready: list[Callable[[], None]] = []
         self._floor = (
             0.0  # What the least served of those that wait has got: nobody saves up service by staying away.
@@ -100,6 +102,12 @@ class Backlog:
     def weigh(self, weights: Mapping[WorkspaceId, float]) -> None:
         """Weights of workspaces from now on; 1 for others."""
         self.weights = dict(weights)
+
+    def reopen(self, workspaces: Iterable[WorkspaceId]) -> None:
+        """Workspaces that were stopped may start again. They have saved up nothing meanwhile."""
+        for workspace in workspaces:
+            self.served[workspace] = max(self.served.get(workspace, 0.0), self._floor)
+        self._tell()
 
     def add(self, works: Iterable[Work]) -> None:
         """Requests of one segment, in the order in which they are best asked."""
@@ -158,8 +166,9 @@ class Backlog:
         self._stretches.clear()
 
     def workspaces(self) -> frozenset[WorkspaceId]:
-        """Those that have something waiting."""
-        return frozenset(stretch.run.batch.workspace for stretch in self._stretches if stretch.works)
+        """Those that have something waiting, and may start it."""
+        waiting = {stretch.run.batch.workspace for stretch in self._stretches if stretch.works}
+        return frozenset(workspace for workspace in waiting if not self._is_stopped(workspace))
 
     @property
     def stretches(self) -> Sequence[Stretch]:
@@ -167,10 +176,11 @@ class Backlog:
         return self._stretches
 
     def waiting(self) -> dict[str, int]:
-        """How many requests wait, by model."""
+        """How many requests wait, by model; without those that nobody may start."""
         found: dict[str, int] = {}
         for stretch in self._stretches:
-            found[stretch.model] = found.get(stretch.model, 0) + len(stretch.works)
+            if not self._is_stopped(stretch.run.batch.workspace):
+                found[stretch.model] = found.get(stretch.model, 0) + len(stretch.works)
         return found
 
     # --- Taking -----------------------------------------------------------------------------------------------------
@@ -179,7 +189,7 @@ class Backlog:
         """The next request for `taker`, charged to its workspace as estimated; None if there is none for it."""
         while True:
             turn = self._turns.get(taker)
-            if turn is None or turn.left <= 0 or not turn.stretch.works or turn.stretch.taker is not taker:
+            if turn is None or not self._goes_on(taker, turn):
                 turn = self._next_turn(taker)
                 if turn is None:
                     return None
@@ -190,6 +200,11 @@ class Backlog:
             if work.is_open:
                 self._charge(work)
                 return work
+
+    def _goes_on(self, taker: Taker, turn: _Turn) -> bool:
+        stretch = turn.stretch
+        is_stopped = self._is_stopped(stretch.run.batch.workspace)
+        return turn.left > 0 and bool(stretch.works) and stretch.taker is taker and not is_stopped
 
     def take_many(self, taker: Taker, *, requests_max: int, bytes_max: int) -> list[Work]:
         """As many requests as fit, neighbours as far as possible. One that is larger than all comes alone."""

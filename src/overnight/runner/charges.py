@@ -1,34 +1,39 @@
 """What answers cost, as they come: for the bill of a segment, for people who wait, and for the budgets of workspaces.
 
-Rates are dated: an answer costs what its model costs on the day it comes.
+Rates are dated: an answer costs what its model costs on the day it comes. The rules are a table in
+docs/how-to/cost.md.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 from overnight import limits
 from overnight.core import charge, prices
 from overnight.core import usage as usages
-from overnight.core.prices import Rate
+from overnight.core.prices import Listed, Rate
 from overnight.core.purse import day_of
-from overnight.core.usage import NOTHING, Cost, Sums, Used
+from overnight.core.usage import NOTHING, UNPRICED, Cost, Sums, Used
 from overnight.errors import StoreError
 from overnight.ids import WorkspaceId
+from overnight.limits import DAY_MS
 from overnight.ports.clock import Clock, SystemClock
 from overnight.store.usage import Entry, UsageStore
 from overnight.wire.message import Usage
 
 BATCH, STANDARD = "batch", "standard"
+MEASURED_MS: Final = 7 * DAY_MS  # How far back own hardware is looked at: a week has all hours of a load.
 
 
 class Tariff(NamedTuple):
-    """What an engine costs: prices of models as it calls them; otherwise what is known of them, unless it is ours."""
+    """What an engine costs. Its hours, if it is paid by them; else the prices of models as it calls them; else what
+    is known of them, unless it is ours."""
 
     prices: Mapping[str, Rate] = {}
     aliases: Mapping[str, str] = {}  # What the engine calls models that callers call otherwise.
     is_own: bool = False  # It runs in this process: nobody charges for it.
+    is_by_hour: bool = False  # A request costs its share of the hours (`runner.busy`).
 
 
 NO_TARIFF: Final = Tariff()
@@ -45,27 +50,39 @@ class Asker(NamedTuple):
 class Charges:
     """One per process, on one event loop."""
 
-    def __init__(self, *, clock: Clock | None = None, tariffs: Mapping[str, Tariff] | None = None) -> None:
-        """`tariffs` by the name of the engine."""
+    def __init__(
+        self,
+        *,
+        clock: Clock | None = None,
+        tariffs: Mapping[str, Tariff] | None = None,
+        price_list: Sequence[Listed] = (),
+    ) -> None:
+        """`tariffs` by the name of the engine. `price_list`: the operator's, before what is known of models."""
         self.on_cost: list[Callable[[WorkspaceId, int], None]] = []  # Told what a workspace has spent, in nano USD.
+        self.on_person: Callable[[Used], None] = lambda used: None  # Told what somebody who waited has used.
         self.trouble = ""
         self._clock = clock or SystemClock()
-        self._tariffs = dict(tariffs or {})
+        self._tariffs, self._price_list = dict(tariffs or {}), tuple(price_list)
         self._rates: dict[tuple[str, str], Rate | None] = {}  # Of this day, by engine and model.
         self._day = ""
+        self._measured: Mapping[tuple[str, str], Sums] = {}  # By engine and model.
         self._people: dict[tuple[WorkspaceId, str, str, str], Sums] = {}
         self._changed = asyncio.Event()
 
-    def of_batch(self, workspace: WorkspaceId, engine: str, model: str, usage: Usage) -> Sums:
-        """What an answer of a batch took and cost; `model` as the caller names it."""
-        return self._counted(workspace, self._cost(engine, model, usage, is_batch=True), usage)
+    def of_batch(
+        self, workspace: WorkspaceId, engine: str, model: str, usage: Usage, *, share_nano: int | None = None
+    ) -> Sums:
+        """What an answer of a batch took and cost; `model` as the caller names it. `share_nano`: of the hours of an
+        engine that is paid by them; None: nobody noted it, so it is what tokens have cost there lately."""
+        return self._counted(workspace, self._cost(engine, model, usage, share_nano, is_batch=True), usage)
 
-    def note_person(self, asker: Asker, engine: str, usage: Usage) -> None:
+    def note_person(self, asker: Asker, engine: str, usage: Usage, *, share_nano: int | None = None) -> None:
         """An answer to somebody who waited; written down within a second."""
-        cost = self._cost(engine, asker.model, usage, is_batch=False)
+        cost = self._cost(engine, asker.model, usage, share_nano, is_batch=False)
         sums = self._counted(asker.workspace, cost, usage)
         key = (asker.workspace, asker.api_key, asker.model, engine)
         self._people[key] = self._people.get(key, NOTHING).plus(sums)
+        self.on_person(Used(model=asker.model, engine=engine, service_tier=STANDARD, sums=sums))
         self._changed.set()
 
     def _counted(self, workspace: WorkspaceId, cost: Cost, usage: Usage) -> Sums:
@@ -74,26 +91,44 @@ class Charges:
                 tell(workspace, cost.usd_nano)
         return usages.of_answer(usage, cost)
 
-    def _cost(self, engine: str, model: str, usage: Usage, *, is_batch: bool) -> Cost:
+    def _cost(self, engine: str, model: str, usage: Usage, share_nano: int | None, *, is_batch: bool) -> Cost:
         tariff = self._tariffs.get(engine, NO_TARIFF)
-        known_as = tariff.aliases.get(model, model)
-        own = None if tariff.is_own and known_as not in tariff.prices else self._rate(engine, known_as)
-        return charge.cost(usage, rate=own, public=self._rate("", model), is_own=tariff.is_own, is_batch=is_batch)
+        public = self._rate("", model)
+        if tariff.is_by_hour:
+            if share_nano is None and (measured := self._measured.get((engine, model))) is not None:
+                share_nano = charge.by_tokens(usage, measured)
+            return UNPRICED if share_nano is None else charge.own_cost(usage, share_nano, public=public)
+        rate = self._rate(engine, tariff.aliases.get(model, model))
+        if rate is None and tariff.is_own:
+            return charge.own_cost(usage, 0, public=public)
+        return charge.cost(usage, rate=rate, public=public, is_batch=is_batch)
 
     def _rate(self, engine: str, model: str) -> Rate | None:
-        day = day_of(self._clock.now_ms())
+        """Of a model as the engine calls it; as everybody does, if the engine is ""."""
+        now_ms = self._clock.now_ms()
+        day = day_of(now_ms)
         if day != self._day or len(self._rates) >= limits.PRICES_MAX:
             self._day = day
             self._rates.clear()
         if (engine, model) not in self._rates:
-            told = self._tariffs.get(engine, NO_TARIFF).prices.get(model)
-            at = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
-            self._rates[engine, model] = told or prices.known(model, at=at)
+            self._rates[engine, model] = self._looked_up(engine, model, now_ms)
         return self._rates[engine, model]
+
+    def _looked_up(self, engine: str, model: str, now_ms: int) -> Rate | None:
+        tariff = self._tariffs.get(engine, NO_TARIFF)
+        if tariff.is_own or model in tariff.prices:  # The price list is about names, and ours takes any name.
+            return tariff.prices.get(model)
+        told = prices.listed(self._price_list, model, day=self._day)
+        return told or prices.known(model, at=datetime.fromtimestamp(now_ms / 1000, UTC))
 
     def warm(self) -> None:
         """Read the data now, and not while requests wait: 0.2 s."""
-        self._rate("", "")
+        prices.known("", at=datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC))
+
+    async def recall(self, store: UsageStore) -> None:
+        """Learn what tokens have cost lately at engines that are paid by the hour. StoreError if nobody can say."""
+        if any(tariff.is_by_hour for tariff in self._tariffs.values()):
+            self._measured = await store.measured(since_ms=self._clock.now_ms() - MEASURED_MS)
 
     async def save(self, store: UsageStore) -> None:
         """Write down what people used: durable on return. StoreError if it cannot be written; it is kept then."""

@@ -57,7 +57,14 @@ class Plan:
             served=backlog.served,
             weights=backlog.weights,
             danger_ms=backlog.danger_ms,
+            stopped=self._fleet.budgets.stopped,
         )
+
+    def given_up(self, runs: Iterable[SegmentRun]) -> list[SegmentRun]:
+        """Which of `runs` are to be given back: nothing of them is begun, and nothing may be. They take the place of
+        what others could do."""
+        is_spent = self._fleet.budgets.is_spent
+        return [run for run in runs if is_spent(run.batch.workspace) and _is_untouched(run)]
 
     async def run(self, on_changed: Callable[[], None]) -> None:
         """Plan until cancelled. `on_changed` is told each time."""
@@ -99,6 +106,12 @@ class Plan:
 
     def _appetite_for(self, model: str) -> int:
         return sum(_appetite(pool) for pool in self._fleet.pools_for(model) if pool.admission.can_pay(model))
+
+
+def _is_untouched(run: SegmentRun) -> bool:
+    is_asked = run.is_light or any(work.stop is not None for work in run.open.values())
+    is_whole = len(run.open) == run.leased.source.requests and not run.has_log
+    return run.is_started and run.closing is None and is_whole and not is_asked and not run.is_abandoned
 
 
 def _appetite(pool: Pool) -> int:

@@ -10,6 +10,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import Context
 from functools import partial
 
 from overnight import limits
@@ -21,8 +22,11 @@ from overnight.engines.engine import Call, Engine
 from overnight.errors import Overloaded
 from overnight.ports.clock import Clock
 from overnight.ports.entropy import Entropy
+from overnight.ports.logs import about, tell
 from overnight.ports.marks import Marks
-from overnight.runner.admission import Admission, Visit
+from overnight.ports.tracer import NO_TRACER, Tracer
+from overnight.runner import tracing
+from overnight.runner.admission import Admission, Guest, Visit
 from overnight.runner.backlog import Backlog, Taker
 from overnight.runner.handoff import HandOff
 from overnight.runner.leaders import Leaders
@@ -47,8 +51,10 @@ class Pool:
         self.last_trouble = ""  # What the engine said when it was last busy; empty after a success. For health.
         self.outcomes = Counter[str]()  # Attempts that have ended, by kind of outcome.
         self.handoff: HandOff | None = None  # Who has the requests of batches, if the engine is a batch endpoint.
+        self.tracer: Tracer = NO_TRACER  # Where attempts are told.
         self.name_of: Mapping[str, str] = {}  # What the engine calls models that callers call otherwise.
         self._backlog, self._entropy, self._marks = backlog, entropy, marks
+        self._is_told_away = False
         self._takers: list[Taker] = [self]
         self._suspects: deque[Work] = deque()  # Each runs alone: see `core.retry.Alone`.
         self._is_alone = False
@@ -123,21 +129,21 @@ class Pool:
                 return
         if self._group is not None and self._lanes < self.engine.in_flight_max:
             self._lanes += 1
-            self._group.create_task(self._lane())
+            self._group.create_task(self._lane(), context=Context())  # It outlives whoever has woken it.
 
     async def wait_quiet(self) -> None:
         """Return when no batch request is inside the engine."""
         await self._quiet.wait()
 
     @contextmanager
-    def interactive(self, *, shows_first_token: bool = False) -> Iterator[Callable[[], None]]:
-        """Around an interactive request: lanes leave it room. Gives what to call when its first token is there, if
-        that will be seen. Overloaded beyond `IN_FLIGHT_INTERACTIVE_MAX`."""
+    def interactive(self, *, shows_first_token: bool = False) -> Iterator[Guest]:
+        """Around an interactive request: lanes leave it room. `on_first_token` of what it gives is to be called when
+        its first token is there, if that will be seen. Overloaded beyond `IN_FLIGHT_INTERACTIVE_MAX`."""
         if self.interactive_in_flight >= limits.IN_FLIGHT_INTERACTIVE_MAX:
             raise Overloaded("too many requests at once; try again shortly", retry_after_s=1)
         guest = self.admission.arrive(shows_first_token=shows_first_token)
         try:
-            yield guest.on_first_token
+            yield guest
         finally:
             guest.leave()
 
@@ -154,6 +160,9 @@ class Pool:
 
     def _on_closed(self) -> None:
         if self.is_away:
+            if not self._is_told_away:
+                self._is_told_away = True
+                tell(log, logging.WARNING, "engine away", engine=self.engine.name)
             self._let_go()
             self.on_away()
 
@@ -285,9 +294,13 @@ class Pool:
         )
         self._marks.reach("request.dispatched")
         try:
-            outcome = await self.engine.answer(call)
+            if self.tracer.is_on:
+                outcome = await tracing.attempt(self.tracer, self.engine, call, work)
+            else:
+                outcome = await self.engine.answer(call)
         except Exception as error:  # A bug in an engine costs the request it meets, not the night.
-            log.exception("engine %s failed on a request", self.engine.name)
+            with about(batch=batch.id, segment=work.run.lease.segment.index):
+                log.exception("engine %s failed on a request", self.engine.name)
             outcome = Broken(reason=f"the engine failed: {type(error).__name__}")
         self._marks.reach("request.answered")
         return outcome
@@ -305,7 +318,8 @@ class Pool:
                 outcome = Broken(reason=str(error))
             else:
                 self._note_health()
-                work.run.record(work, "succeeded", line, work.run.charged(work, self.engine.name, usage))
+                took = work.run.charged(work, self.engine.name, usage, share_nano=visit.share_nano)
+                work.run.record(work, "succeeded", line, took)
                 return of_usage(usage)
         was_in_doubt = self.admission.gate != gates.OPEN
         if isinstance(outcome, Broken):
@@ -336,6 +350,9 @@ class Pool:
         if self.admission.gate is not gates.OPEN:
             self.admission.recovered()
             self.last_trouble = ""
+            if self._is_told_away:
+                self._is_told_away = False
+                tell(log, logging.INFO, "engine back", engine=self.engine.name)
 
     def _note_broken(self, work: Work, broken: Broken) -> None:
         work.deaths += broken.is_lost

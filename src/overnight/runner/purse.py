@@ -5,7 +5,7 @@ of the last second. Requests of people are counted and never refused.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -14,7 +14,7 @@ from math import ceil
 from overnight import limits
 from overnight.core import prices
 from overnight.core import purse as purses
-from overnight.core.prices import Rate
+from overnight.core.prices import Listed, Rate
 from overnight.core.retry import Answered, Broken, Outcome
 from overnight.core.tokens import Tokens
 from overnight.errors import StoreError
@@ -67,15 +67,17 @@ class Purse:
         clock: Clock,
         prices: Mapping[str, Rate] | None = None,
         aliases: Mapping[str, str] | None = None,
+        price_list: Sequence[Listed] = (),
         is_batched: bool = False,
     ) -> None:
         """`name` is what its spending is noted under. `prices`: of models as the engine calls them, in the place of
-        what is known. `aliases`: what the engine calls models that callers call otherwise. `is_batched`: it asks a
-        batch endpoint, at its price."""
+        what the operator's `price_list` says, and in its place what is known. `aliases`: what the engine calls models
+        that callers call otherwise. `is_batched`: it asks a batch endpoint, at its price."""
         self.name, self.usd_per_day = name, usd_per_day
         self.on_open: list[Callable[[], None]] = []  # Told when it takes again.
         self._clock, self._is_batched = clock, is_batched
         self._told, self._aliases = dict(prices or {}), dict(aliases or {})
+        self._price_list = tuple(price_list)
         self._state = purses.of_day(usd_per_day, now_ms=clock.now_ms())
         self._rates: dict[str, Rate | None] = {}  # Of this day.
         self._missed: tuple[str, int] | None = None  # A model whose price was missing, and when.
@@ -135,8 +137,9 @@ class Purse:
         if model not in self._rates:
             if len(self._rates) >= limits.PRICES_MAX:
                 self._rates.clear()
-            at = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
-            self._rates[model] = self._told.get(model) or prices.known(model, at=at)
+            now_ms = self._clock.now_ms()
+            told = self._told.get(model) or prices.listed(self._price_list, model, day=purses.day_of(now_ms))
+            self._rates[model] = told or prices.known(model, at=datetime.fromtimestamp(now_ms / 1000, UTC))
         return self._rates[model]
 
     def knows(self, model: str) -> bool:

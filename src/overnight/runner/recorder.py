@@ -11,6 +11,7 @@ from overnight import limits
 from overnight.core.batch import Batch, Tally
 from overnight.errors import LeaseLost, StoreError
 from overnight.ports.world import World
+from overnight.runner.journal import Journal
 from overnight.runner.segmentrun import SegmentRun, Took, Work
 from overnight.store import checkpoint, splice
 from overnight.store.control import SealedResults
@@ -41,10 +42,12 @@ class Recorder:
         """`took`: what a line took that an earlier process has written."""
         self._took = took
         self.trouble = ""  # Why results cannot be saved at the moment; empty if they can. For health.
+        self.journal = Journal(world.tracer)
         self._store, self._world = store, world
 
     async def carry_over(self, run: SegmentRun) -> None:
         """Continue from the logs of earlier epochs: their lines enter this epoch's log, then they are removed."""
+        self.journal.leased(run)
         segment, epoch = run.lease.segment, run.lease.epoch
         if epoch == 1:
             return
@@ -101,10 +104,12 @@ class Recorder:
                     )
                 )
             except LeaseLost:
+                self.journal.lost(run)
                 if results.key is not None:
                     await self._store.objects.remove(results.key)  # Bears our epoch: nobody else names it.
                 return None
             self._world.marks.reach("seal.committed")
+            self.journal.sealed(run, batch, bill)
             if run.has_log:
                 await self._store.checkpoints.remove(lease.segment, epoch=lease.epoch)
             return batch

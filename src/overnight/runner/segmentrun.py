@@ -12,6 +12,7 @@ from overnight.core.batch import Tally
 from overnight.core.lease import Lease
 from overnight.core.tokens import Tokens
 from overnight.core.usage import CAUSE_CHARACTERS_MAX, CAUSES_MAX, NOTHING, Bill, Cause, Sums, Used
+from overnight.ports.tracer import NO_SPAN, Span
 from overnight.runner.charges import Charges
 from overnight.store.control import LeasedSegment
 from overnight.wire import result
@@ -115,6 +116,7 @@ class SegmentRun:
         self.is_abandoned = False
         self.saving = asyncio.Lock()  # One flush or seal at a time.
         self.timers: list[asyncio.TimerHandle] = []
+        self.span: Span = NO_SPAN
         self._charges = charges or Charges()
         self._took = list[tuple[str, Took]]()  # By model.
         self._causes = Counter[tuple[str, str]]()  # Types and messages of errors.
@@ -171,9 +173,10 @@ class SegmentRun:
             ),
         )
 
-    def charged(self, work: Work, engine: str, usage: Usage) -> Took:
-        """What an answer took that `engine` gave, and what it cost."""
-        return Took(engine, self._charges.of_batch(self.batch.workspace, engine, work.model, usage))
+    def charged(self, work: Work, engine: str, usage: Usage, *, share_nano: int | None = None) -> Took:
+        """What an answer took that `engine` gave, and what it cost. `share_nano`: of the hours of the engine."""
+        workspace = self.batch.workspace
+        return Took(engine, self._charges.of_batch(workspace, engine, work.model, usage, share_nano=share_nano))
 
     def note(self, work: Work, kind: Kind, line: bytes, took: Took | None) -> None:
         """Note for the bill what a row took, or why it came to nothing."""

@@ -85,13 +85,10 @@ def snapshot(fleet: Fleet, worker: Worker, *, now_ms: int, workspace: WorkspaceI
 def engines(fleet: Fleet, *, now_ms: int) -> list[EngineStatus]:
     """Every engine, preferred ones first."""
     ranks = Counter(_route(fleet, pool).rank for pool in fleet.pools)
-    seen = Counter[str]()
     found = []
     for pool in fleet.pools:
-        name, rank = pool.engine.name, _route(fleet, pool).rank
-        seen[name] += 1
-        shown = name if seen[name] == 1 else f"{name} ({seen[name]})"
-        found.append(_engine(pool, shown, rank=rank, is_replica=ranks[rank] > 1, now_ms=now_ms))
+        name, rank = fleet.shown_name(pool.engine), _route(fleet, pool).rank
+        found.append(_engine(pool, name, rank=rank, is_replica=ranks[rank] > 1, now_ms=now_ms))
     return found
 
 
@@ -247,7 +244,9 @@ def why_it_waits(
     for what, said in worker.troubles.items():
         if what.endswith(batch.id) or what in ("leases", "renewal"):
             return f"{what}: {said}"
-    takers = _takers(fleet, models)
+    if spent := fleet.budgets.shown(batch.workspace):
+        return spent
+    takers = _takers(fleet, models, batch.workspace)
     states = [state for state, pool in zip(engines(fleet, now_ms=now_ms), fleet.pools, strict=True) if pool in takers]
     if states and all(state.held_by in _CLOSED for state in states):
         rest = f"; {len(states) - _NAMED_MAX} more engines wait too" if len(states) > _NAMED_MAX else ""
@@ -273,12 +272,13 @@ def _ahead(fleet: Fleet, batch: Batch, takers: Collection[Pool], workspace: Work
     )
 
 
-def _takers(fleet: Fleet, models: Iterable[str]) -> list[Pool]:
+def _takers(fleet: Fleet, models: Iterable[str], workspace: WorkspaceId) -> list[Pool]:
     """Whose work it is: the preferred engines of each model, those that share it, and those that stand in. All
     engines if no model is known."""
     found: list[Pool] = []
     for model in models:
-        routes, pools = fleet.router.routes_for(model), fleet.pools_for(model)
+        routes = fleet.routes_for(model, workspace)
+        pools = [fleet.pool_of(route) for route in routes]
         for route, pool in zip(routes, pools, strict=True):
             before = [other for other, one in zip(pools, routes, strict=True) if one.rank < route.rank]
             if route.is_shared or all(other.is_gone for other in before):

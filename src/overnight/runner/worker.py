@@ -71,6 +71,7 @@ class Worker:
         for pool in fleet.pools:
             pool.attach(may_start=self._may_start)
         fleet.backlog.on_low = self._wake.set
+        fleet.budgets.on_open.append(self._reopen)
         self._plan = Plan(store, fleet, world)
         self._handoffs = HandOffs(store, fleet, world, self.recorder, worker=name, on_given_back=self._forget)
 
@@ -122,6 +123,7 @@ class Worker:
                     self._renew_loop(),
                     self._plan.run(self._wake.set),
                     self._fleet.run(),
+                    self._fleet.budgets.run(),
                     self._handoffs.run(),
                     *(purse.run(self._store.control) for purse in self._fleet.purses),
                     self._fleet.charges.run(self._store.usage),
@@ -161,6 +163,9 @@ class Worker:
 
     async def _lease(self) -> bool:
         """Take what there is room for; whether anything was taken."""
+        for run in self._plan.given_up(self._runs.values()):
+            run.abandon()
+            self._group.create_task(self._give_back(run))
         began_ms = self._world.clock.now_ms()
         room = limits.LEASED_SEGMENTS_MAX - _CLOSING_SEGMENTS - len(self._runs)
         try:
@@ -178,6 +183,21 @@ class Worker:
         if taken:
             self._world.marks.reach("lease.committed")
         return bool(taken)
+
+    async def _give_back(self, run: SegmentRun) -> None:
+        while not self._drain_asked.is_set():
+            try:
+                await self._store.control.give_back(self.name, only=run.lease.segment)
+            except StoreError:  # A full disk. Until then it is leased, and renewed like the others.
+                await asyncio.sleep(_IDLE_POLL_S)
+            else:
+                break
+        self._forget(run)
+
+    def _reopen(self, workspaces: Collection[WorkspaceId]) -> None:
+        self._fleet.backlog.reopen(workspaces)
+        self._wake.set()
+        self._wake_pools()
 
     def _begin(self, leased: LeasedSegment) -> None:
         segment = leased.lease.segment
@@ -238,14 +258,17 @@ class Worker:
         return await self._world.offload.run(lambda: segments.unpack(stored, raw_bytes=source.raw_bytes))
 
     def _dispatch(self, run: SegmentRun, works: Iterable[Work]) -> None:
-        ready: list[Work] = []
+        ready, workspace = list[Work](), run.batch.workspace
         for work in works:
             try:
                 work.know(params.read_batched(work.params, is_strict=self._is_strict))
             except InvalidRequest as error:
                 self._refuse(work, Refused(status=400, type=error.type, message=str(error)))
                 continue
-            if self._fleet.knows(work.model):
+            if not self._fleet.rules_of(workspace).allows_model(work.model):
+                said = f"model: {work.model} is not allowed in this workspace"
+                self._refuse(work, Refused(status=403, type="permission_error", message=said))
+            elif self._fleet.knows(work.model, workspace):
                 ready.append(work)
             else:
                 self._refuse(work, Refused(status=404, type="not_found_error", message=f"model: {work.model}"))

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from overnight.core.workspace import DEFAULT, NO_RULES, Access, Key, Rules, Workspace
 from overnight.errors import StoreError
@@ -41,6 +42,7 @@ class Doors:
         self._revision = 0
         self._keys: dict[str, Key] = dict(self._of_settings)
         self._workspaces: dict[WorkspaceId, Workspace] = {DEFAULT.id: DEFAULT}
+        self._rules: dict[WorkspaceId, Rules] = {}  # As they count, of those that have any.
 
     @property
     def needs_key(self) -> bool:
@@ -80,9 +82,7 @@ class Doors:
 
     def rules_of(self, workspace: WorkspaceId) -> Rules:
         """What a workspace may do: its own rules, before those of the settings."""
-        found = self._workspaces.get(workspace)
-        own = found.rules if found else NO_RULES
-        return Rules(**{**_given(self._settings_rules), **_given(own)})
+        return self._rules.get(workspace, self._settings_rules)
 
     def name_of(self, workspace: WorkspaceId) -> str:
         """What people call a workspace."""
@@ -110,6 +110,12 @@ class Doors:
         self._keys = {**self._of_settings, **{key.sha256: key for key in access.keys}}
         named = {key.workspace: Workspace(id=key.workspace, name=key.workspace) for key in self._keys.values()}
         self._workspaces = {DEFAULT.id: DEFAULT, **named, **{item.id: item for item in access.workspaces}}
+        common = _given(self._settings_rules)
+        self._rules = {
+            item.id: Rules(**{**common, **_given(item.rules)})
+            for item in self._workspaces.values()
+            if item.rules != NO_RULES
+        }
         for tell in self.on_rules:
             tell()
 
@@ -124,6 +130,12 @@ class Doors:
 def digest_of(key: str) -> str:
     """What is kept of a key. One that was drawn has 480 bits: no dictionary holds it, and no slow hash is needed."""
     return sha256(key.encode()).hexdigest()
+
+
+def organization_id(secret: bytes) -> str:
+    """What an installation is called in the header `anthropic-organization-id`: a UUID, as at the hosted API. It is
+    the same as long as the data directory is, and tells nothing about the secret."""
+    return str(UUID(bytes=sha256(b"organization\0" + secret).digest()[:16], version=4))
 
 
 def _keys_of(settings: Settings) -> dict[str, Key]:

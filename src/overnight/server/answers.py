@@ -64,7 +64,7 @@ async def _drop_body(receive: Receive, *, bytes_max: int) -> None:
 async def api_error(http_request: HttpRequest, error: Exception) -> Response:
     """The answer to an ApiError."""
     assert isinstance(error, ApiError)
-    body = problem.encode(error.type, str(error), request_id=http_request.state.request_id)
+    body = problem.encode(error.type, str(error), request_id=http_request.state.request_id, code=error.code)
     headers = error.headers()
     if error.status in (408, 413):
         headers["connection"] = "close"  # The rest of the body is not wanted.
@@ -147,6 +147,7 @@ class RequestIds:
                 extra = {"request-id": request_id, "overnight-version": __version__, **state.get("limit_headers", {})}
                 if "workspace" in state:
                     extra["anthropic-workspace-id"] = state["workspace"]
+                    extra["anthropic-organization-id"] = state["organization"]
                 message["headers"] = [
                     *message["headers"],
                     *((name.encode(), value.encode()) for name, value in extra.items()),

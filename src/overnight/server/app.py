@@ -9,7 +9,25 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ExceptionHandler
 
-from overnight.server import answers, batches, health, messages, metrics, models, openapi, results, status
+from overnight.server import (
+    again,
+    answers,
+    batches,
+    exports,
+    health,
+    messages,
+    metrics,
+    models,
+    openapi,
+    ratelimits,
+    results,
+    status,
+    traffic,
+    usagereport,
+    usages,
+)
+from overnight.server.console import routes as console
+from overnight.server.console.session import Sessions
 from overnight.server.context import Context
 
 ROUTES = (
@@ -23,8 +41,16 @@ ROUTES = (
     ("POST", "/v1/messages/count_tokens", messages.count_tokens),
     ("GET", "/v1/models", models.page),
     ("GET", "/v1/models/{model_id:path}", models.retrieve),
+    ("GET", "/v1/organizations/rate_limits", ratelimits.page),
+    ("GET", "/v1/organizations/usage_report/messages", usagereport.messages),
+    ("GET", "/v1/organizations/cost_report", usagereport.costs),
     ("GET", "/v1/overnight/status", status.status),
+    ("GET", "/v1/overnight/usage", usages.table),
+    ("GET", "/v1/overnight/batches/{batch_id}/usage", usages.of_batch),
+    ("POST", "/v1/overnight/batches/{batch_id}/retry", again.retry),
+    ("GET", "/v1/overnight/batches/{batch_id}/export", exports.export),
     ("GET", "/health", health.health),
+    ("GET", "/ready", health.ready),
     ("GET", "/metrics", metrics.metrics),
     ("GET", "/openapi.json", openapi.document),
 )
@@ -36,12 +62,16 @@ def app(here: Context) -> Starlette:
     for method, path, endpoint in ROUTES:
         by_path.setdefault(path, []).append(Route(path, endpoint, methods=[method]))
     found = Starlette(
-        routes=[_one(routes) for routes in by_path.values()],
-        middleware=[Middleware(answers.RequestIds, entropy=here.world.entropy)],
+        routes=[*(_one(routes) for routes in by_path.values()), *console.mounted()],
+        middleware=[
+            Middleware(answers.RequestIds, entropy=here.world.entropy),
+            Middleware(traffic.Traffic, counts=here.traffic, settings=here.settings, tracer=here.world.tracer),
+        ],
         exception_handlers={kind: cast(ExceptionHandler, answer) for kind, answer in answers.HANDLERS.items()},
     )
     found.router.redirect_slashes = False  # SDKs drop credentials, or keep them, on redirects: never redirect.
     found.state.context = here
+    found.state.sessions = Sessions()
     return found
 
 

@@ -22,22 +22,29 @@ from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch, RequestC
 async def create(http_request: HttpRequest) -> Response:
     """POST /v1/messages/batches. 200 is sent after batch and requests are on disk (I1)."""
     caller, here = context.admit(http_request), context.of(http_request)
+    context.check_spending(http_request, caller.workspace)
+    rules = here.doors.rules_of(caller.workspace)
     origin = Origin(
         workspace=caller.workspace,
         api_version=context.api_version_of(http_request),
         betas=http_request.headers.get("anthropic-beta", ""),
-        idempotency_key=_idempotency_key(http_request),
+        idempotency_key=idempotency_key_of(http_request),
         api_key=caller.key_id,
-        queue_max=here.doors.rules_of(caller.workspace).queue_requests_max,
+        queue_max=rules.queue_requests_max,
+        requests_max=rules.batch_requests_max,
     )
     size_bytes = receive.announced_bytes(http_request, bytes_max=limits.BATCH_BODY_BYTES_MAX)
     async with here.uploads.place(size_bytes):
         body = await receive.body(http_request, bytes_max=limits.BATCH_BODY_BYTES_MAX)
         here.world.marks.reach("create.received")
-        created = await ingest(body, origin, store=here.store, world=here.world)
+        with context.traced(http_request, "create batch") as span:
+            created = await ingest(body, origin, store=here.store, world=here.world)
+            span.note({"overnight.batch.id": created.batch.id, "overnight.batch.requests": created.batch.requests})
+    if created.is_new:
+        here.journal.created(created.batch, traceparent=span.traceparent)
     here.worker.ring(created.batch.workspace)
     batch = created.batch  # Perhaps an earlier create's, well under way.
-    batch, live = await _with_unsealed(here, batch, {} if created.is_new else here.tallies.snapshot(batch.id))
+    batch, live = await with_unsealed(here, batch, {} if created.is_new else here.tallies.snapshot(batch.id))
     return answers.json(view(batch, http_request, live=live))
 
 
@@ -70,7 +77,7 @@ async def page(http_request: HttpRequest) -> Response:
     for batch in found.batches:
         live = here.tallies.snapshot(batch.id)
         if live and batch.status != "ended":
-            batch, live = await _with_unsealed(here, batch, live)  # noqa: PLW2901  The same batch, counted now.
+            batch, live = await with_unsealed(here, batch, live)  # noqa: PLW2901  The same batch, counted now.
         data.append(view(batch, http_request, live=live))
     return answers.json(
         BatchPage(
@@ -86,28 +93,41 @@ async def cancel(http_request: HttpRequest) -> Response:
     """POST /v1/messages/batches/{id}/cancel; too late or twice is no error. The body, if any, is not read."""
     workspace, here = context.admit(http_request).workspace, context.of(http_request)
     batch_id = batch_id_of(http_request)
+    batch = await cancel_one(here, workspace, batch_id)
+    _, live = await with_unsealed(here, batch, here.tallies.snapshot(batch.id))
+    return answers.json(view(batch, http_request, live=live))
+
+
+async def cancel_one(here: Context, workspace: WorkspaceId, batch_id: BatchId) -> Batch:
+    """The batch, canceled unless it had ended; durable, and its worker knows. NotFound if the workspace has none."""
     batch = await here.store.control.cancel(workspace, batch_id, now_ms=here.world.clock.now_ms())
     if batch is None:
         raise not_found(batch_id)
     here.world.marks.reach("cancel.committed")
-    _, live = await _with_unsealed(here, batch, here.tallies.snapshot(batch.id))
     if batch.status == "canceling":
+        here.journal.canceled(batch)
         here.worker.cancel(batch_id)
-    return answers.json(view(batch, http_request, live=live))
+    return batch
 
 
 async def delete(http_request: HttpRequest) -> Response:
     """DELETE /v1/messages/batches/{id}, of ended batches only; its objects are removed right after."""
     workspace, here = context.admit(http_request).workspace, context.of(http_request)
     batch_id = batch_id_of(http_request)
+    await delete_one(here, workspace, batch_id)
+    return answers.json(DeletedBatch(id=batch_id))
+
+
+async def delete_one(here: Context, workspace: WorkspaceId, batch_id: BatchId) -> None:
+    """Delete an ended batch, durably; its objects go right after. NotFound, or InvalidRequest while it runs."""
     batch = await here.store.control.delete(workspace, batch_id)
     if batch is None:
         raise not_found(batch_id)
     if batch.status != "ended":
         raise InvalidRequest("In progress batches cannot be deleted. Consider canceling the batch instead.")
     here.world.marks.reach("delete.committed")
+    here.journal.deleted(batch)
     here.upkeep.ring()
-    return answers.json(DeletedBatch(id=batch_id))
 
 
 def batch_id_of(http_request: HttpRequest) -> BatchId:
@@ -129,10 +149,11 @@ async def _with_live_counts(workspace: WorkspaceId, http_request: HttpRequest) -
     batch = await here.store.control.batch(workspace, batch_id)
     if batch is None:
         raise not_found(batch_id)
-    return (batch, {}) if batch.status == "ended" else await _with_unsealed(here, batch, live)
+    return (batch, {}) if batch.status == "ended" else await with_unsealed(here, batch, live)
 
 
-async def _with_unsealed(here: Context, batch: Batch, live: Mapping[int, Tally]) -> tuple[Batch, Mapping[int, Tally]]:
+async def with_unsealed(here: Context, batch: Batch, live: Mapping[int, Tally]) -> tuple[Batch, Mapping[int, Tally]]:
+    """The batch, and of these counts those of its unsealed segments, from one snapshot."""
     if not live:
         return batch, {}
     found = await here.store.control.open_segments(batch.id)
@@ -184,7 +205,7 @@ def _limit(text: str | None) -> int:
     return int(text)
 
 
-def _idempotency_key(http_request: HttpRequest) -> str | None:
+def idempotency_key_of(http_request: HttpRequest) -> str | None:
     key = http_request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= limits.IDEMPOTENCY_KEY_LENGTH_MAX:
         raise InvalidRequest(f"Idempotency-Key: should have 1 to {limits.IDEMPOTENCY_KEY_LENGTH_MAX} characters")

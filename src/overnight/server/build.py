@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from overnight.core import offpeak, prices
-from overnight.core.prices import Rate
+from overnight.core.prices import Listed, Rate
 from overnight.engines import hub
 from overnight.engines.claudebatch import ClaudeBatch
 from overnight.engines.engine import Engine
@@ -17,7 +17,8 @@ from overnight.engines.openai import Chat
 from overnight.engines.routing import Route
 from overnight.errors import UsageError
 from overnight.ports.world import World
-from overnight.server.config import EngineSettings, PriceSettings
+from overnight.server import config
+from overnight.server.config import EngineSettings, PriceSettings, Settings
 
 _CLAUDE_URL = "https://api.anthropic.com"
 _KINDS = (
@@ -47,14 +48,32 @@ def routes(
                     budget_usd_per_day=settings.budget_usd_per_day,
                     is_own=spec == "embedded" or spec.startswith("hf:") or spec.endswith(".gguf"),
                     prices={model: _rate(price) for model, price in settings.prices.items()},
+                    usd_per_hour=settings.usd_per_hour,
                 )
             )
     return found
 
 
+def price_list(settings: Settings) -> list[Listed]:
+    """The operator's prices: those of the settings, then those of the file. UsageError if that is no list."""
+    read = config.read_prices(settings.prices_file) if settings.prices_file else {}
+    return [
+        Listed(pattern, "" if price.since is None else price.since.isoformat(), _rate(price))
+        for found in (settings.prices, read)
+        for pattern, told in found.items()
+        for price in (told if isinstance(told, list) else [told])
+    ]
+
+
 def _rate(price: PriceSettings) -> Rate:
     return prices.told(
-        input=price.input, output=price.output, cache_read=price.cache_read, cache_write=price.cache_write
+        input=price.input,
+        output=price.output,
+        cache_read=price.cache_read,
+        cache_write=price.cache_write,
+        cache_write_1h=price.cache_write_1h,
+        web_searches=price.web_searches,
+        batch=price.batch,
     )
 
 

@@ -7,8 +7,9 @@ stops the start and names the key and where it came from. `overnight config` pri
 import ipaddress
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -18,18 +19,33 @@ from overnight.core.offpeak import Signal
 from overnight.core.workspace import Role
 from overnight.errors import UsageError
 from overnight.ids import DEFAULT_WORKSPACE
-from overnight.limits import BUDGET_USD_MAX, PRICE_USD_MAX
+from overnight.limits import BUDGET_USD_MAX, HOUR_USD_MAX, PRICE_USD_MAX
+from overnight.server import logs
 
 ENVIRONMENT_PREFIX = "OVERNIGHT_"
 
 
 class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a model costs in real time, USD for a million tokens. In a batch it is half."""
+    """What a model costs in real time, USD for a million tokens."""
 
     input: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)]  # Input that the prompt cache has nothing to do with.
     output: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)]
     cache_read: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)] | None = None  # None: as `input`.
-    cache_write: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)] | None = None  # None: as `input`.
+    cache_write: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)] | None = None  # For 5 minutes. None: as `input`.
+    cache_write_1h: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)] | None = None  # None: as `cache_write`.
+    web_searches: Annotated[float, Meta(ge=0, le=PRICE_USD_MAX)] = (
+        0.0  # A thousand of them; never cheaper in a batch.
+    )
+    batch: Annotated[float, Meta(ge=0, le=1)] = 0.5  # The share of a price of tokens that is paid in a batch.
+
+
+class ListedPrice(PriceSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The same with the day it begins."""
+
+    since: date | None = msgspec.field(default=None, name="from")  # Of UTC; None: since ever.
+
+
+PriceList: TypeAlias = dict[str, ListedPrice | list[ListedPrice]]  # By patterns of models, such as `claude-*`.
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,6 +67,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     api_key_env: str = ""
     budget_usd_per_day: Annotated[float, Meta(gt=0, le=BUDGET_USD_MAX)] | None = None  # For batches, a day of UTC.
     prices: dict[str, PriceSettings] = {}  # Of models as the engine calls them, in the place of what is known.
+    usd_per_hour: Annotated[float, Meta(gt=0, le=HOUR_USD_MAX)] | None = (
+        None  # Own hardware: what each replica costs.
+    )
     in_flight_max: Annotated[int, Meta(ge=1, le=4096)] | None = None  # None: 4 embedded, found out for a server.
     context_tokens: Annotated[int, Meta(ge=64)] | None = None  # Embedded only, per request.
     threads: Annotated[int, Meta(ge=1)] | None = None  # Embedded only.
@@ -85,6 +104,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     requests_per_minute: Annotated[int, Meta(ge=1)] | None = None  # Per workspace, on the batch endpoints.
     deduplicate: bool = False  # Ask requests that are equal to the byte once, if their temperature is 0.
     weights: dict[str, Annotated[float, Meta(gt=0)]] = {}  # Of workspaces, in the fairness between them.
+    log_format: logs.Format = "text"  # json: for collectors.
+    log_level: logs.Level = "info"
+    metrics_by_workspace: bool = False  # Admins, and this machine, read what each workspace has unfinished.
+    prices: PriceList = {}  # Of models, in the place of what is known; engines and jobs have their own before it.
+    prices_file: str = ""  # A TOML file with more of them: the same tables.
+    hooks_to_private_addresses: bool = False  # Hooks may lead to this machine and its network; else to public ones.
 
     @property
     def host(self) -> str:
@@ -168,8 +193,28 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             offpeak.parse(engine.hours, engine.time_zone)
             if engine.signal is not None:
                 offpeak.check(engine.signal)
+            _check_hour(engine)
         except UsageError as error:
             raise UsageError(f"{origins['engines']}: engine {engine.spec}: {error}") from error
+
+
+def _check_hour(engine: EngineSettings) -> None:
+    if engine.usd_per_hour is None:
+        return
+    if engine.spec.startswith("claude-batch"):
+        raise UsageError("usd_per_hour: what goes to a batch endpoint takes no hours of a machine; use prices")
+    if engine.prices or engine.budget_usd_per_day is not None:
+        raise UsageError("usd_per_hour: an engine is paid by the hour or by the token, not both (prices, budget)")
+
+
+def read_prices(file: str) -> PriceList:
+    """The price list of a file. UsageError if it cannot be read, or is none."""
+    try:
+        return msgspec.convert(tomllib.loads(Path(file).read_text(encoding="utf-8")), PriceList)
+    except OSError as error:
+        raise UsageError(f"prices_file: cannot read {file}: {error.strerror}") from error
+    except ValueError as error:  # No UTF-8, no TOML, no prices.
+        raise UsageError(f"prices_file: {file} is no price list: {error}") from error
 
 
 def check_reachable(settings: Settings, *, has_key: bool) -> None:

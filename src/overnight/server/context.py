@@ -1,20 +1,30 @@
 """What the endpoints share: settings, store, runner, and the questions every request asks first."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from starlette.requests import Request as HttpRequest
 
-from overnight.core import ratelimit
-from overnight.errors import InvalidRequest, NotAuthenticated, RateLimited
+from overnight.core import budget, ratelimit
+from overnight.errors import InvalidRequest, NotAuthenticated, PermissionDenied, RateLimited, SpendLimit
 from overnight.ids import WorkspaceId
+from overnight.ports.tracer import Span
 from overnight.ports.world import World
 from overnight.runner.fleet import Fleet
+from overnight.runner.hooks import HookSender
+from overnight.runner.journal import Journal
 from overnight.runner.tallies import Tallies
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
 from overnight.server.access import Caller, Doors
 from overnight.server.config import Settings
+from overnight.server.lag import Lag
+from overnight.server.parquet import ParquetFiles
+from overnight.server.reading import Reading
 from overnight.server.receive import Uploads
+from overnight.server.traffic import Counts
 from overnight.store.store import Store
 from overnight.wire.batch import rfc3339
 
@@ -34,8 +44,22 @@ class Context:
     tallies: Tallies
     world: World
     doors: Doors
+    organization: str = ""  # What this installation calls itself to those it knows.
+    hooks: HookSender | None = None  # None: nothing is sent, as in tests that drive an app alone.
+    traffic: Counts = field(default_factory=Counts)
+    lag: Lag = field(default_factory=Lag)
     uploads: Uploads = field(default_factory=Uploads)
+    parquet_files: ParquetFiles = field(default_factory=ParquetFiles)
     buckets: dict[WorkspaceId, ratelimit.Bucket] = field(default_factory=dict)
+    reading: Reading = field(init=False)
+
+    @property
+    def journal(self) -> Journal:
+        """What happened to batches since the start."""
+        return self.worker.recorder.journal
+
+    def __post_init__(self) -> None:
+        self.reading = Reading(self.store, self.world, Path(self.settings.data))
 
 
 def of(http_request: HttpRequest) -> Context:
@@ -43,6 +67,20 @@ def of(http_request: HttpRequest) -> Context:
     found = http_request.app.state.context
     assert isinstance(found, Context)
     return found
+
+
+@contextmanager
+def traced(http_request: HttpRequest, name: str) -> Iterator[Span]:
+    """A part of answering a request, in the trace of it."""
+    span = of(http_request).world.tracer.begin(name, parent=getattr(http_request.state, "traceparent", ""))
+    trouble = ""
+    try:
+        yield span
+    except Exception as error:
+        trouble = type(error).__name__
+        raise
+    finally:
+        span.end(trouble=trouble)
 
 
 def caller_of(http_request: HttpRequest) -> Caller:
@@ -57,13 +95,27 @@ def caller_of(http_request: HttpRequest) -> Caller:
     if caller is None:
         raise NotAuthenticated("API key is invalid.")
     if here.doors.needs_key:
-        http_request.state.workspace = caller.workspace
+        _check_workspace(http_request, caller)
+        http_request.state.workspace, http_request.state.organization = caller.workspace, here.organization
     return caller
+
+
+def _check_workspace(http_request: HttpRequest, caller: Caller) -> None:
+    """A key is of one workspace. Which others there are, the answer does not tell (I7)."""
+    if http_request.headers.get("anthropic-workspace-id", caller.workspace) != caller.workspace:
+        raise PermissionDenied("anthropic-workspace-id: this API key is not of that workspace")
 
 
 def workspace_of(http_request: HttpRequest) -> WorkspaceId:
     """The workspace of who is asking; NotAuthenticated if we do not know them."""
     return caller_of(http_request).workspace
+
+
+def check_spending(http_request: HttpRequest, workspace: WorkspaceId) -> None:
+    """SpendLimit if a budget of the workspace is spent: nothing that costs may begin."""
+    limit = of(http_request).fleet.budgets.limit_of(workspace)
+    if limit is not None:
+        raise SpendLimit(budget.refusal(limit))
 
 
 def api_version_of(http_request: HttpRequest) -> str:

@@ -17,7 +17,7 @@ from overnight import limits
 from overnight.core.retry import Answered, Broken, Busy, Refused
 from overnight.engines.engine import Call
 from overnight.engines.interactive import api_error
-from overnight.errors import ApiError, InvalidRequest, NotFound
+from overnight.errors import ApiError, InvalidRequest, NotFound, PermissionDenied
 from overnight.runner.charges import Asker
 from overnight.runner.fleet import Way
 from overnight.runner.pool import Pool
@@ -34,21 +34,22 @@ _NO_USAGE = Usage()
 async def create(http_request: HttpRequest) -> Response:
     """POST /v1/messages, whole or streamed."""
     caller = context.caller_of(http_request)
+    context.check_spending(http_request, caller.workspace)
     async with AsyncExitStack() as held:
         body = await _json_body(http_request, held)
         prompt = params.read_interactive(body, is_strict=context.of(http_request).settings.strict_params)
-        way = _way(http_request, prompt.model)
+        way = _way(http_request, caller, prompt.model)
         pool, call = way.pool, _call(http_request, body, way)
         counter = _Counter(context.of(http_request), caller, prompt.model, way)
         if prompt.stream:
             return await _streamed(http_request, _pieces(pool, call, held.pop_all(), counter))
         tells = pool.engine.capabilities.tells_first_token
-        with pool.interactive(shows_first_token=tells) as on_first_token:
-            told = replace(call, on_first_token=on_first_token)
+        with pool.interactive(shows_first_token=tells) as guest:
+            told = replace(call, on_first_token=guest.on_first_token)
             outcome = await _unless_gone(http_request, pool.engine.answer(told))
     match outcome:
         case Answered(message=message):
-            counter.note(usage_of(message))
+            counter.note(usage_of(message), share_nano=guest.share_nano)
             return Response(message, media_type="application/json")
         case Refused() | Busy() | Broken():
             raise api_error(outcome, name=pool.engine.name)
@@ -58,11 +59,11 @@ async def create(http_request: HttpRequest) -> Response:
 
 async def count_tokens(http_request: HttpRequest) -> Response:
     """POST /v1/messages/count_tokens."""
-    context.workspace_of(http_request)
+    caller = context.caller_of(http_request)
     async with AsyncExitStack() as held:
         body = await _json_body(http_request, held)
         prompt = params.read_countable(body)
-        way = _way(http_request, prompt.model)
+        way = _way(http_request, caller, prompt.model)
         with way.pool.interactive():
             count = await way.pool.engine.count_tokens(_call(http_request, body, way))
     return answers.json({"input_tokens": count})
@@ -106,8 +107,11 @@ async def _json_body(http_request: HttpRequest, held: AsyncExitStack) -> bytes:
         raise InvalidRequest(complaint.of_syntax(error)) from error
 
 
-def _way(http_request: HttpRequest, model: str) -> Way:
-    way = context.of(http_request).fleet.way_for(model)
+def _way(http_request: HttpRequest, caller: Caller, model: str) -> Way:
+    fleet = context.of(http_request).fleet
+    if not fleet.rules_of(caller.workspace).allows_model(model):
+        raise PermissionDenied(f"model: {model[:200]} is not allowed in this workspace")
+    way = fleet.way_for(model, caller.workspace)
     if way is None:
         raise NotFound(f"model: {model[:200]}")
     return way
@@ -121,6 +125,7 @@ def _call(http_request: HttpRequest, body: bytes, way: Way) -> Call:
         betas=http_request.headers.get("anthropic-beta", ""),
         service_tier="standard",
         timeout_s=limits.ENGINE_TIMEOUT_S,
+        traceparent=getattr(http_request.state, "traceparent", ""),
     )
 
 
@@ -138,15 +143,16 @@ async def _streamed(http_request: HttpRequest, pieces: AsyncGenerator[bytes, Non
 
 async def _pieces(pool: Pool, call: Call, held: AsyncExitStack, counter: "_Counter") -> AsyncGenerator[bytes, None]:
     async with held, aclosing(pool.engine.stream(call)) as pieces:
-        with pool.interactive(shows_first_token=True) as on_first_token:
+        with pool.interactive(shows_first_token=True) as guest:
             seen = StreamedUsage()
             try:
                 async for piece in pieces:
-                    on_first_token()
+                    guest.on_first_token()
                     seen.read(piece)
                     yield piece
             finally:
-                counter.note(seen.usage)  # Also of an answer that was broken off.
+                guest.leave()
+                counter.note(seen.usage, share_nano=guest.share_nano)  # Also of an answer that was broken off.
 
 
 class _Counter(NamedTuple):
@@ -157,15 +163,15 @@ class _Counter(NamedTuple):
     model: str  # As the caller names it.
     way: Way
 
-    def note(self, usage: Usage | None) -> None:
-        """It took that much."""
+    def note(self, usage: Usage | None, *, share_nano: int | None) -> None:
+        """It took that much. `share_nano`: of the hours of the engine."""
         pool = self.way.pool
         if usage is None or usage == _NO_USAGE:
             return
         if pool.admission.purse is not None:
             pool.admission.purse.count(self.way.model, usage)
         asker = Asker(self.caller.workspace, self.caller.key_id, self.model)
-        self.here.fleet.charges.note_person(asker, pool.engine.name, usage)
+        self.here.fleet.charges.note_person(asker, pool.engine.name, usage, share_nano=share_nano)
 
 
 async def _joined(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:

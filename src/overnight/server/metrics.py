@@ -1,15 +1,16 @@
-"""GET /metrics: the snapshot of `runner.status` and a few counters, in the text format of Prometheus.
+"""GET /metrics: the snapshot of `runner.status` and what `families` adds, in the text format of Prometheus.
 
-https://prometheus.io/docs/instrumenting/exposition_formats/. Everything is read when it is asked for, so requests
-cost nothing more. No workspace and no prompt is in it; models are named, as many as `_MODELS_MAX`.
+https://prometheus.io/docs/instrumenting/exposition_formats/. Everything is read when it is asked for. No prompt and
+no key is in it. Names of models, and cost, are for admins and for this machine; workspaces too, and only if the
+operator wants them (I7).
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
+from msgspec.structs import replace
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -23,12 +24,14 @@ from overnight.runner.status import DOORS, EngineStatus, Status
 from overnight.server import context
 from overnight.server.config import is_loopback
 from overnight.server.context import Context
+from overnight.server.families import Own, bounded, families
 
-_MODELS_MAX = 100  # Label values of `model`; the rest is one more, "other". Clients choose these names.
 _OUTCOMES = ("answered", "refused", "busy", "broken")
 _ROWS = ("succeeded", "errored", "canceled", "expired")
 _HOST = re.compile(r"(?P<name>\[[^\]]*\]|[^:]*)(:[0-9]+)?")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip", "via")
+
+_NOWHERE: Any = None
 
 # Name behind `overnight_engine_`, what it says, and the field of `EngineStatus`.
 _GAUGES = (
@@ -58,9 +61,14 @@ class Counted(NamedTuple):
 
 async def metrics(http_request: HttpRequest) -> Response:
     """200 with all metrics. Where keys are set it needs one, unless somebody on this machine asks directly."""
-    if not _is_near(http_request):
-        context.workspace_of(http_request)
-    text = rendered(*_read(context.of(http_request)))
+    here = context.of(http_request)
+    sees_names = _is_near(http_request) or context.caller_of(http_request).is_admin
+    status = statuses.snapshot(here.fleet, here.worker, now_ms=here.world.clock.now_ms())
+    counted = [Counted(pool.outcomes, pool.admission.took) for pool in here.fleet.pools]
+    own = await _own(here, sees_names=sees_names)
+    if not sees_names:
+        status = _without_models(status)
+    text = rendered(status, counted, here.worker.rows, own, process=_process())
     return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -74,25 +82,66 @@ def _is_near(http_request: HttpRequest) -> bool:
     return is_loopback(client.host) and is_loopback(host["name"].strip("[]"))
 
 
-def _read(here: Context) -> tuple[Status, Sequence[Counted], Mapping[str, int]]:
-    status = statuses.snapshot(here.fleet, here.worker, now_ms=here.world.clock.now_ms())
-    counted = [Counted(pool.outcomes, pool.admission.took) for pool in here.fleet.pools]
-    return status, counted, here.worker.rows
+async def _own(here: Context, *, sees_names: bool) -> Own:
+    journal = here.journal
+    return Own(
+        batches=journal.batches,
+        traffic=here.traffic,
+        stored=await here.reading.read(),
+        troubles=_troubles(here),
+        lag_s=here.lag.most_s,
+        used=journal.used if sees_names else {},
+        purses=here.fleet.purses if sees_names else (),
+        by_workspace=sees_names and here.settings.metrics_by_workspace,
+        now_ms=here.world.clock.now_ms(),
+    )
 
 
-def rendered(status: Status, counted: Sequence[Counted], rows: Mapping[str, int]) -> bytes:
-    """The text. `counted` belongs to the engines of `status`, in their order; `rows` are results by kind."""
+def _troubles(here: Context) -> dict[str, int]:
+    return {
+        "results": int(bool(here.worker.recorder.trouble)),
+        "work": len(here.worker.troubles),
+        "engines": len(here.fleet.trouble()),
+        "upkeep": int(bool(here.upkeep.trouble)),
+        "keys": int(bool(here.doors.trouble)),
+        "usage": int(bool(here.fleet.charges.trouble)),
+    }
+
+
+def _process() -> Sequence[Collector]:
+    """What Prometheus' own client tells of any process. Kept out of its global registry, which we do not use."""
+    return ProcessCollector(registry=_NOWHERE), PlatformCollector(registry=_NOWHERE)
+
+
+def _without_models(status: Status) -> Status:
+    waiting = {"other": total} if (total := sum(status.backlog.waiting.values())) else {}
+    return replace(status, backlog=replace(status.backlog, waiting=waiting))
+
+
+def rendered(
+    status: Status,
+    counted: Sequence[Counted],
+    rows: Mapping[str, int],
+    own: Own,
+    *,
+    process: Sequence[Collector] = (),
+) -> bytes:
+    """The text. `counted` belongs to the engines of `status`, in their order; `rows` are results by kind; `process`
+    says what the machine knows of us."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Snapshot(status, counted, rows))
+    registry.register(_Snapshot(status, counted, rows, own))
+    for collector in process:
+        registry.register(collector)
     return generate_latest(registry)
 
 
 class _Snapshot(Collector):
-    def __init__(self, status: Status, counted: Sequence[Counted], rows: Mapping[str, int]) -> None:
-        self._status, self._counted, self._rows = status, counted, rows
+    def __init__(self, status: Status, counted: Sequence[Counted], rows: Mapping[str, int], own: Own) -> None:
+        self._status, self._counted, self._rows, self._own = status, counted, rows, own
 
     def collect(self) -> Iterator[Metric]:
         yield from _of_server(self._status, self._rows)
+        yield from families(self._own)
         yield from _gauges(self._status.engines)
         yield from _counters(self._status.engines, self._counted)
 
@@ -107,7 +156,7 @@ def _of_server(status: Status, rows: Mapping[str, int]) -> Iterator[Metric]:
     yield results
     backlog = status.backlog
     waiting = GaugeMetricFamily("overnight_backlog_requests", "Requests leased and waiting.", labels=["model"])
-    for model, count in _bounded(backlog.waiting).items():
+    for model, count in bounded(backlog.waiting).items():
         waiting.add_metric([model], count)
     yield waiting
     yield GaugeMetricFamily("overnight_backlog_segments", "Segments leased.", backlog.segments)
@@ -116,15 +165,6 @@ def _of_server(status: Status, rows: Mapping[str, int]) -> Iterator[Metric]:
     )
     in_danger = int(backlog.danger_until is not None)
     yield GaugeMetricFamily("overnight_deadline_in_danger", "Whether a deadline is in danger: 1, else 0.", in_danger)
-
-
-def _bounded(waiting: Mapping[str, int]) -> dict[str, int]:
-    """The models with the most requests, and all others as one."""
-    ordered = Counter(waiting).most_common()
-    found = dict(ordered[:_MODELS_MAX])
-    if rest := sum(count for _, count in ordered[_MODELS_MAX:]):
-        found["other"] = found.get("other", 0) + rest
-    return found
 
 
 def _gauges(engines: Sequence[EngineStatus]) -> Iterator[Metric]:

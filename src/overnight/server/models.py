@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from overnight.engines.engine import Model
 from overnight.errors import NotFound
+from overnight.ids import WorkspaceId
 from overnight.server import answers, context
 
 _CREATED_AT = "2026-01-01T00:00:00Z"  # Engines do not say; the field is required by clients' types.
@@ -51,9 +52,9 @@ class ModelPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def page(http_request: HttpRequest) -> Response:
-    """GET /v1/models: all of them on one page; cursors that point past the end get an empty one."""
-    context.workspace_of(http_request)
-    found = await _served(http_request)
+    """GET /v1/models: all that the caller may ask for, on one page; cursors that point past the end get an empty
+    one."""
+    found = await _served(http_request, context.workspace_of(http_request))
     ids = [model.id for model in found]
     after = http_request.query_params.get("after_id")
     before = http_request.query_params.get("before_id")
@@ -73,20 +74,22 @@ async def page(http_request: HttpRequest) -> Response:
 
 async def retrieve(http_request: HttpRequest) -> Response:
     """GET /v1/models/{id}; a name that an engine answers without listing it, such as an alias, exists too."""
-    context.workspace_of(http_request)
-    name = http_request.path_params["model_id"]
-    for model in await _served(http_request):
+    workspace, name = context.workspace_of(http_request), http_request.path_params["model_id"]
+    for model in await _served(http_request, workspace):
         if model.id == name:
             return answers.json(model)
-    if not context.of(http_request).fleet.knows(name):
+    fleet = context.of(http_request).fleet
+    if not fleet.knows(name, workspace) or not fleet.rules_of(workspace).allows_model(name):
         raise NotFound(f"model: {name[:200]}")
     return answers.json(ModelInfo(id=name, display_name=name))
 
 
-async def _served(http_request: HttpRequest) -> list[ModelInfo]:
-    pools = context.of(http_request).fleet.pools
-    found = await asyncio.gather(*(pool.engine.models() for pool in pools))
-    return [_info(model) for models in found for model in models]
+async def _served(http_request: HttpRequest, workspace: WorkspaceId) -> list[ModelInfo]:
+    fleet = context.of(http_request).fleet
+    rules = fleet.rules_of(workspace)
+    engines = [pool.engine for pool in fleet.pools if rules.allows_engine(fleet.shown_name(pool.engine))]
+    found = await asyncio.gather(*(engine.models() for engine in engines))
+    return [_info(model) for models in found for model in models if rules.allows_model(model.id)]
 
 
 def _info(model: Model) -> ModelInfo:

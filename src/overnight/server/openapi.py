@@ -6,7 +6,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from overnight import __version__, limits
-from overnight.server import answers, context
+from overnight.server import answers, context, openapiexports
 from overnight.server.openapischemas import Json, ref, schemas
 
 
@@ -29,8 +29,16 @@ def described(*, needs_key: bool, needs_version: bool) -> Json:
         "/v1/messages/count_tokens": {"post": _count_tokens()},
         "/v1/models": {"get": _models()},
         "/v1/models/{model_id}": {"get": _model()},
+        "/v1/organizations/rate_limits": {"get": _rate_limits()},
+        "/v1/organizations/usage_report/messages": {"get": _usage_report()},
+        "/v1/organizations/cost_report": {"get": _cost_report()},
         "/v1/overnight/status": {"get": _status()},
+        "/v1/overnight/usage": {"get": _usage()},
+        "/v1/overnight/batches/{batch_id}/usage": {"get": _batch_usage()},
+        "/v1/overnight/batches/{batch_id}/retry": {"post": openapiexports.retry()},
+        "/v1/overnight/batches/{batch_id}/export": {"get": openapiexports.export()},
         "/health": {"get": _health()},
+        "/ready": {"get": _ready()},
         "/metrics": {"get": {**_metrics(), "security": [{}, *schemes]}},
         "/openapi.json": {"get": _openapi()},
     }
@@ -115,14 +123,19 @@ def _cancel() -> Json:
 def _results() -> Json:
     answer = {
         "description": "One ResultLine a line, one line a request, in any order. Gzip, if that is accepted.",
-        "headers": _headers("content-length"),
+        "headers": _headers("content-length", "overnight-cursor", "overnight-processing-status"),
         "content": {"application/x-jsonl": {"schema": {"type": "string"}, "x-line-schema": ref("ResultLine")}},
+    }
+    more = {
+        "206": {**answer, "description": "The bytes that `range` asks for."},
+        "304": {"description": "The client has them: `if-none-match`.", "headers": _headers()},
+        "416": _json("Problem", "There is no such byte."),
     }
     return {
         "operationId": "batch_results",
-        "summary": "Download the results of a batch that has ended",
-        "parameters": [*_ASKED, _BATCH_ID],
-        "responses": {"200": answer, **_errors("400", "401", "404", "429", "500")},
+        "summary": "Download the results of a batch that has ended, or those that there are so far",
+        "parameters": [*_ASKED, _BATCH_ID, *_SO_FAR],
+        "responses": {"200": answer, **more, **_errors("400", "401", "404", "409", "429", "500")},
     }
 
 
@@ -168,6 +181,15 @@ def _model() -> Json:
     }
 
 
+def _rate_limits() -> Json:
+    return {
+        "operationId": "list_rate_limits",
+        "summary": "The limits of the caller's workspace",
+        "parameters": [_text("group_type", "query"), _text("model", "query")],
+        "responses": {"200": _json("RateLimitPage", "All of them."), **_errors("401", "404", "500")},
+    }
+
+
 def _health() -> Json:
     return {
         "operationId": "health",
@@ -181,12 +203,68 @@ def _health() -> Json:
     }
 
 
+def _ready() -> Json:
+    return {
+        "operationId": "ready",
+        "summary": "Whether to send this server work",
+        "security": [],
+        "responses": {
+            "200": _json("Ready", "Batches are accepted, and can be worked on."),
+            "503": _json("Ready", "They are not, or no engine is there."),
+            **_errors("500"),
+        },
+    }
+
+
 def _status() -> Json:
     return {
         "operationId": "status",
         "summary": "What the engines do, and what waits",
         "description": "An extension. A key sees, of what waits, what is of its workspace.",
         "responses": {"200": _json("Status", "As it is now."), **_errors("401", "500")},
+    }
+
+
+def _usage_report() -> Json:
+    filters = [_several(name) for name in ("models[]", "service_tiers[]", "workspace_ids[]", "api_key_ids[]")]
+    width: Json = {"name": "bucket_width", "in": "query", "schema": {"enum": ["1m", "1h", "1d"], "default": "1d"}}
+    return {
+        "operationId": "usage_report",
+        "summary": "Report tokens by time and group",
+        "description": "An admin's key sees all workspaces, any other its own.",
+        "parameters": [ref("version", "parameters"), *_REPORT, width, *filters],
+        "responses": {"200": _json("UsageReport", "A page, oldest first."), **_errors("400", "401", "500")},
+    }
+
+
+def _cost_report() -> Json:
+    return {
+        "operationId": "cost_report",
+        "summary": "Report costs by day and group",
+        "description": "Amounts are cents. An admin's key sees all workspaces, any other its own.",
+        "parameters": [ref("version", "parameters"), *_REPORT],
+        "responses": {"200": _json("CostReport", "A page, oldest first."), **_errors("400", "401", "500")},
+    }
+
+
+def _usage() -> Json:
+    by: Json = {"enum": ["day", "workspace", "model", "engine", "key", "batch"], "default": "day"}
+    return {
+        "operationId": "usage",
+        "summary": "Sum up what was used and saved",
+        "description": "An extension. An admin's key sees all workspaces, any other its own; batches are its own.",
+        "parameters": [_text("since", "query"), _text("until", "query"), {"name": "by", "in": "query", "schema": by}],
+        "responses": {"200": _json("UsageTable", "The table."), **_errors("400", "401", "500")},
+    }
+
+
+def _batch_usage() -> Json:
+    return {
+        "operationId": "batch_usage",
+        "summary": "Sum up what a batch used, as far as its segments are sealed",
+        "description": "An extension.",
+        "parameters": [_BATCH_ID],
+        "responses": {"200": _json("BatchUsage", "What it took."), **_errors("401", "404", "500")},
     }
 
 
@@ -219,7 +297,7 @@ def _openapi() -> Json:
 
 
 def _headers(*more: str) -> Json:
-    return {name: ref(name, "headers") for name in ("request-id", "anthropic-workspace-id", *more)}
+    return {name: ref(name, "headers") for name in (*_ALWAYS, *more)}
 
 
 def _json(schema: str, said: str, *headers: str) -> Json:
@@ -239,7 +317,8 @@ def _error(said: str, *, status: str) -> Json:
 
 
 def _errors(*statuses: str) -> Json:
-    return {status: ref(name, "responses") for name, (status, _) in _ERRORS.items() if status in statuses}
+    wanted = {*statuses, "403"} if "401" in statuses else set(statuses)  # A key may be of another workspace.
+    return {status: ref(name, "responses") for name, (status, _) in _ERRORS.items() if status in wanted}
 
 
 def _body(schema: str) -> Json:
@@ -250,9 +329,14 @@ def _text(name: str, place: str) -> Json:
     return {"name": name, "in": place, "schema": {"type": "string"}}
 
 
+def _several(name: str) -> Json:
+    return {"name": name, "in": "query", "schema": {"type": "array", "items": {"type": "string"}}}
+
+
 _ERRORS = {
     "InvalidRequest": ("400", "The request is wrong; the message begins with where."),
     "NotAuthenticated": ("401", "No key, or an unknown one."),
+    "PermissionDenied": ("403", "The key, or its workspace, may not do this."),
     "NotFound": ("404", "No such thing in this workspace."),
     "BodyTimeout": ("408", "The body stopped arriving."),
     "Conflict": ("409", "The idempotency key was used with another body."),
@@ -265,25 +349,49 @@ _ERRORS = {
 }
 _ENGINE_ERRORS = _errors("400", "401", "404", "408", "413", "4XX", "500", "504", "529")
 _SECONDS: Json = {"schema": {"type": "integer", "minimum": 0}, "description": "Seconds."}
+_ALWAYS = ("request-id", "anthropic-workspace-id", "anthropic-organization-id")
 _HEADERS: dict[str, Json] = {
     "request-id": {"required": True, "schema": {"type": "string", "pattern": "^req_[0-9A-Za-z]+$"}},
     "anthropic-workspace-id": {"schema": {"type": "string", "pattern": "^wrkspc_[0-9A-Za-z]+$"}},
+    "anthropic-organization-id": {"schema": {"type": "string", "format": "uuid"}},
     "retry-after": _SECONDS,
     "required-retry-after": {**_SECONDS, "required": True},
     "overnight-waiting": {"schema": {"type": "string"}, "description": "Why nothing of it runs, for people."},
     "x-should-retry": {"schema": {"enum": ["true", "false"]}},
     "content-length": {"schema": {"type": "integer", "minimum": 0}, "description": "Bytes."},
+    "overnight-cursor": {"schema": {"type": "string"}, "description": "With `so_far`: for the next `after`."},
+    "overnight-processing-status": {"schema": {"enum": ["in_progress", "canceling", "ended"]}},
 }
 _VERSION: Json = {"name": "anthropic-version", "in": "header", "schema": {"enum": list(context.API_VERSIONS)}}
 _BETAS: Json = {**_text("anthropic-beta", "header"), "description": "A comma-separated list, for the engine."}
 _ASKED = [ref("version", "parameters"), ref("betas", "parameters")]
 _BATCH_ID: Json = {**_text("batch_id", "path"), "required": True}
+_SO_FAR: list[Json] = [
+    {
+        "name": "so_far",
+        "in": "query",
+        "schema": {"enum": ["true", "false"]},
+        "description": "Do not wait for the end.",
+    },
+    {
+        **_text("after", "query"),
+        "description": "An `overnight-cursor`: only the lines that were not given before it.",
+    },
+    {**_text("range", "header"), "description": "One range of bytes, of finished results (RFC 9110 14)."},
+]
 _IDEMPOTENCY_KEY: Json = {
     "name": "idempotency-key",
     "in": "header",
     "description": "The same key with the same body finds the batch that was created, instead of making another.",
     "schema": {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_LENGTH_MAX},
 }
+_REPORT: list[Json] = [
+    {**_text("starting_at", "query"), "required": True},
+    _text("ending_at", "query"),
+    _several("group_by[]"),
+    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1}},
+    {**_text("page", "query"), "description": "`next_page` of the answer before."},
+]
 _PAGING: list[Json] = [
     {
         "name": "limit",

@@ -6,8 +6,11 @@ import msgspec
 
 from overnight import limits
 from overnight.runner.status import Status
-from overnight.server.health import Health
+from overnight.server.health import Health, Ready
 from overnight.server.models import ModelInfo, ModelPage
+from overnight.server.ratelimits import RateLimitPage
+from overnight.server.usagereport import CostReport, UsageReport
+from overnight.server.usages import BatchUsage, UsageTable
 from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch
 from overnight.wire.create import CUSTOM_ID_PATTERN
 from overnight.wire.problem import Problem
@@ -23,11 +26,15 @@ def ref(name: str, kind: str = "schemas") -> Json:
 def schemas() -> dict[str, Json]:
     """All of them by name: of what we answer from its structs, of the rest written by hand."""
     _, found = msgspec.json.schema_components(
-        (MessageBatch, BatchPage, DeletedBatch, Problem, ModelInfo, ModelPage, Health, Status),
+        (
+            *(MessageBatch, BatchPage, DeletedBatch, Problem, ModelInfo, ModelPage, RateLimitPage, Health, Ready, Status),
+            *(UsageReport, CostReport, UsageTable, BatchUsage),
+        ),
         ref_template="#/components/schemas/{name}",
     )
     for schema in found.values():
-        schema["required"] = list(schema["properties"])  # Defaults are written like any other value.
+        # Defaults are written like any other value; only the details of an error are left out.
+        schema["required"] = [name for name in schema["properties"] if name != "details"]
         for value in schema["properties"].values():
             value.pop("default", None)
     return {**found, **_REQUEST_SCHEMAS, **_ANSWER_SCHEMAS}

@@ -18,10 +18,12 @@ from overnight.ids import drawn
 from overnight.ports.world import World
 from overnight.runner import tallies
 from overnight.runner.fleet import Fleet
+from overnight.runner.hooks import HookSender
+from overnight.runner.outward import Outward
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
 from overnight.server import allocator, build, config
-from overnight.server.access import Doors
+from overnight.server.access import Doors, organization_id
 from overnight.server.app import app
 from overnight.server.config import Settings
 from overnight.server.context import Context
@@ -47,6 +49,7 @@ async def serve(settings: Settings, world: World, *, on_ready: Callable[[str], N
             gc.freeze()  # What lives as long as the process is not looked at again.
             gc.set_threshold(50_000, 20, 100)  # 37 % of the dispatch CPU at 1,024 in flight (docs/adr/0003).
             await _run(here, listener, stopping, on_ready)
+    await world.offload.run(world.tracer.close)
     world.offload.close()
 
 
@@ -65,10 +68,19 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
     doors = Doors(settings)
     await doors.refresh(store.access)
     config.check_reachable(settings, has_key=doors.needs_key)
-    fleet = Fleet(build.routes(settings.engines, world=world), world, weights=doors.weights)
-    doors.on_rules.append(lambda: fleet.backlog.weigh(doors.weights))
+    prices = build.price_list(settings)
+    fleet = Fleet(
+        build.routes(settings.engines, world=world),
+        world,
+        weights=doors.weights,
+        rules_of=doors.rules_of,
+        price_list=prices,
+    )
+    doors.on_rules += [lambda: fleet.backlog.weigh(doors.weights), fleet.budgets.look]
+    await fleet.budgets.load(store.usage)
     await fleet.start()
     await world.offload.run(fleet.charges.warm)
+    await fleet.charges.recall(store.usage)
     try:
         live = await tallies.restored(store.checkpoints)
         name = f"{socket.gethostname()}-{os.getpid()}-{drawn(world.entropy.bytes(6))}"
@@ -81,15 +93,18 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
             is_strict=settings.strict_params,
             deduplicates=settings.deduplicate,
         )
+        fleet.charges.on_person = worker.recorder.journal.add
         yield Context(
             settings=settings,
             store=store,
             fleet=fleet,
             worker=worker,
-            upkeep=Upkeep(store, world),
+            upkeep=Upkeep(store, world, lifetimes=lambda: {item.id: item.rules for item in doors.workspaces}),
             tallies=live,
             world=world,
             doors=doors,
+            hooks=_hook_sender(settings, store, world),
+            organization=organization_id(await store.access.secret("organization", world.entropy.bytes(32))),
         )
     finally:
         await fleet.close()
@@ -117,14 +132,26 @@ async def _run(
         serving = group.create_task(http.serve(sockets=[listener]))
         upkeep = group.create_task(here.upkeep.run())
         doors = group.create_task(here.doors.run(here.store.access))
+        hooks = group.create_task(_sending(here))
+        lag = group.create_task(here.lag.run())
         working = group.create_task(here.worker.run())
         on_ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
         await stopping.wait()
         http.should_exit = True
         here.worker.drain()
         await asyncio.wait([working, serving], timeout=limits.DRAIN_S_MAX)
-        for task in (working, serving, upkeep, doors):
+        for task in (working, serving, upkeep, doors, lag, hooks):
             task.cancel()
+
+
+async def _sending(here: Context) -> None:
+    if here.hooks is not None:
+        await here.hooks.run()
+
+
+def _hook_sender(settings: Settings, store: Store, world: World) -> HookSender:
+    outward = Outward(world.clock, to_private=settings.hooks_to_private_addresses)
+    return HookSender(store.hooks, world, outward, public_url=settings.public_url)
 
 
 class _Http(uvicorn.Server):

@@ -20,10 +20,11 @@ _HEADER_CHARACTERS_MAX = 400  # Clients and proxies take some kilobytes of heade
 async def status(http_request: HttpRequest) -> Response:
     """200 with a `Status`. Without keys all of the backlog is shown."""
     workspace, here = context.workspace_of(http_request), context.of(http_request)
-    return answers.json(_snapshot(here, workspace))
+    return answers.json(snapshot(here, workspace))
 
 
-def _snapshot(here: Context, workspace: WorkspaceId) -> Status:
+def snapshot(here: Context, workspace: WorkspaceId) -> Status:
+    """What the engines do, and what of the backlog this workspace may see."""
     return statuses.snapshot(
         here.fleet, here.worker, now_ms=here.world.clock.now_ms(), workspace=_only(here, workspace)
     )
@@ -31,13 +32,19 @@ def _snapshot(here: Context, workspace: WorkspaceId) -> Status:
 
 async def waiting(here: Context, batch: Batch, workspace: WorkspaceId) -> dict[str, str]:
     """The header that says why nothing of a batch runs; none while something does, or if it is not in progress."""
+    said = await why_it_waits(here, batch, workspace)
+    return {WAITING_HEADER: as_header(said)} if said else {}
+
+
+async def why_it_waits(here: Context, batch: Batch, workspace: WorkspaceId) -> str:
+    """Why nothing of a batch runs, as a sentence; empty while something does, or if it is not in progress."""
     if batch.status != "in_progress":
-        return {}
+        return ""
     works = statuses.works_of(here.worker, batch)
     if any(work.stop is not None for work in works):
-        return {}
+        return ""
     models = {work.model for work in works if work.model} or await here.store.control.open_models(batch.id)
-    said = statuses.why_it_waits(
+    return statuses.why_it_waits(
         here.fleet,
         here.worker,
         batch,
@@ -45,7 +52,6 @@ async def waiting(here: Context, batch: Batch, workspace: WorkspaceId) -> dict[s
         now_ms=here.world.clock.now_ms(),
         workspace=_only(here, workspace),
     )
-    return {WAITING_HEADER: as_header(said)}
 
 
 def as_header(said: str) -> str:

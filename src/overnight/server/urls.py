@@ -9,7 +9,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import Request as HttpRequest
 
@@ -33,6 +33,11 @@ def base_url(http_request: HttpRequest, settings: Settings) -> str:
     if scheme not in ("http", "https") or _is_host(host) is None:
         scheme, host = "http", settings.listen
     return f"{scheme}://{host}{quote(prefix.rstrip('/')) if _is_prefix(prefix) else ''}"
+
+
+def prefix(http_request: HttpRequest, settings: Settings) -> str:
+    """The path of that URL, such as /overnight behind a proxy that serves more than us; else empty."""
+    return urlsplit(base_url(http_request, settings)).path
 
 
 def is_trusted(address: str, networks: Sequence[str]) -> bool:

@@ -39,7 +39,8 @@ class AccessStore(Protocol):
         ...
 
     async def replace_key(self, key_id: str, by: Key, *, until_ms: int) -> None:
-        """Add a key in the place of another, which opens until then at the latest. UsageError if there is none."""
+        """Add a key in the place of another, which opens until then at the latest. UsageError if there is none, or it
+        opened nothing any more when the new one was made."""
         ...
 
     async def secret(self, name: str, proposed: bytes) -> bytes:

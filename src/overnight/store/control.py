@@ -6,16 +6,19 @@ implementation must pass. Instants are ms since the Unix epoch and always come f
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from overnight.core.batch import Batch, Tally
 from overnight.core.handoff import Handoff, Outstanding, Part
 from overnight.core.lease import Lease, SegmentRef
+from overnight.core.retention import Kept
 from overnight.core.schedule import Demand
 from overnight.core.usage import NO_BILL, Bill
 from overnight.ids import BatchId, WorkspaceId
+from overnight.store.figures import Figures
+from overnight.wire.batch import Status
 
 
 class NewSegment(Struct, frozen=True, kw_only=True):
@@ -55,6 +58,18 @@ class Page(Struct, frozen=True):
     has_more: bool
 
 
+ID_PREFIX_MIN: Final = 15  # Of an id that is looked for: with fewer characters it is that of months of batches.
+
+
+class Sought(Struct, frozen=True, kw_only=True):
+    """Which batches somebody looks for; all conditions together."""
+
+    status: Status | None = None
+    id_prefix: str = ""  # How its id begins; empty, or `ID_PREFIX_MIN` characters and more.
+    since_ms: int | None = None  # Made at that time or later,
+    until_ms: int | None = None  # and before this one.
+
+
 class LeasedSegment(Struct, frozen=True, kw_only=True):
     """A segment under a fresh lease, with all a worker needs to run it."""
 
@@ -73,6 +88,24 @@ class SealedResults(Struct, frozen=True, kw_only=True):
     crc: int
     key: str | None = None
     inline: bytes | None = None
+
+
+class StoredSegment(Struct, frozen=True, kw_only=True):
+    """Where one segment lies: `length` bytes from `offset` of the requests of its batch, unless they are inline."""
+
+    position: int
+    requests: int
+    raw_bytes: int
+    offset: int
+    length: int
+    results: SealedResults | None  # Without inline bytes; None: it is not sealed.
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """Where a batch lies. Once it is archived it has no segments."""
+
+    requests_key: str | None  # None: the requests are inline, or no longer kept.
+    segments: list[StoredSegment]
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
@@ -123,6 +156,18 @@ class Control(Protocol):
         """One page; at most one cursor. None if the cursor is no batch of the workspace."""
         ...
 
+    async def browse(
+        self,
+        workspace: WorkspaceId,
+        sought: Sought,
+        *,
+        limit: int,
+        after: BatchId | None = None,
+        before: BatchId | None = None,
+    ) -> Page | None:
+        """As `page`, of the batches that are sought; quick with any number of batches."""
+        ...
+
     async def cancel(self, workspace: WorkspaceId, batch_id: BatchId, *, now_ms: int) -> Batch | None:
         """Apply CancelAsked; the batch as it is then, None if there is none."""
         ...
@@ -138,6 +183,14 @@ class Control(Protocol):
 
     async def inline_results(self, batch_id: BatchId) -> Mapping[int, bytes]:
         """The inline members of a batch's results, by segment index."""
+        ...
+
+    async def stored(self, batch_id: BatchId) -> Stored | None:
+        """Where requests and results of a batch lie, in segment order; None if there is no such batch."""
+        ...
+
+    async def inline(self, batch_id: BatchId, position: int) -> tuple[bytes | None, bytes | None]:
+        """The members of a segment that are inline: its requests, its results. None: elsewhere, or nowhere."""
         ...
 
     async def lease(self, worker: str, *, wanted: Wanted, now_ms: int) -> list[LeasedSegment]:
@@ -196,8 +249,30 @@ class Control(Protocol):
         """Note what an engine has cost on a day, all in all. Twice is once."""
         ...
 
-    async def archive(self, *, now_ms: int, batches_max: int) -> list[BatchId]:
-        """Archive ended batches that are 29 days old and note their objects as garbage. Which ones."""
+    async def archive(self, *, now_ms: int, batches_max: int, kept: Mapping[WorkspaceId, Kept] = {}) -> list[BatchId]:
+        """Archive ended batches whose results were kept long enough, and note their objects as garbage: after 29
+        days, or as `kept` has it for their workspace. Which ones."""
+        ...
+
+    async def drop_requests(
+        self, *, now_ms: int, batches_max: int, kept: Mapping[WorkspaceId, Kept]
+    ) -> list[BatchId]:
+        """Give up the requests of ended batches of workspaces that keep them for less long than results, which stay.
+        Which ones."""
+        ...
+
+    async def forget_events(self) -> None:
+        """Forget what was told, or is to be told, of batches that are gone."""
+        ...
+
+    async def scrub(self) -> bool:
+        """Leave nothing of removed rows in the log of the database. False if readers were in the way: then it is to
+        be called again."""
+        ...
+
+    async def repack(self) -> bool:
+        """Leave nothing of removed rows in unused parts of pages, once `scrub` has emptied the log. It holds up
+        everybody, a second for 170 MB. False if a writer was in the way."""
         ...
 
     async def garbage(self, *, limit: int) -> list[str]:
@@ -215,6 +290,10 @@ class Control(Protocol):
 
     async def counts(self) -> Mapping[str, int]:
         """For health: batches and segments that are not ended, as `batches_open`, `segments_open`."""
+        ...
+
+    async def figures(self) -> Figures:
+        """For metrics: what is unfinished, by workspace, and deliveries of hooks."""
         ...
 
     async def close(self) -> None:

@@ -25,6 +25,7 @@ class DataDirectory:
         self.database = self.root / "control.sqlite3"
         self.objects = self.root / "objects"
         self.checkpoints = self.root / "checkpoints"
+        self.exports = self.root / "exports"  # Nothing in it outlives the process that made it.
 
 
 def take(directory: DataDirectory) -> IO[str]:

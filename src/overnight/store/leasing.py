@@ -14,7 +14,7 @@ from overnight.core.lease import Lease, SegmentRef
 from overnight.core.usage import Bill
 from overnight.errors import LeaseLost
 from overnight.ids import BatchId, WorkspaceId
-from overnight.store import rows, sqliteusage
+from overnight.store import rows, sqlitehooks, sqliteusage
 from overnight.store.control import LeasedSegment, NewSegment, Renewal, SealedResults, Wanted
 
 _CANDIDATES_OF_WORKSPACE_MAX = 256  # The oldest ones: as many as one worker can hold.
@@ -183,7 +183,7 @@ def give_back(sql: sqlite3.Connection, worker: str, *, only: SegmentRef | None) 
 def seal(
     sql: sqlite3.Connection, lease: Lease, tally: Tally, results: SealedResults, *, now_ms: int, bill: Bill
 ) -> Batch:
-    """Compare-and-set on the epoch, then let the batch know, and write its bill down."""
+    """Compare-and-set on the epoch, then let the batch know, write its bill down, and whom to tell of its end."""
     segment = lease.segment
     done = sql.execute(
         "UPDATE segments SET is_sealed = 1, worker = NULL, lease_expires_at_ms = 0, "
@@ -200,4 +200,6 @@ def seal(
     changed = life.apply(found, life.SegmentSealed(tally, now_ms))
     rows.save(sql, changed)
     sqliteusage.note_bill(sql, segment.batch_id, bill, now_ms=now_ms)
+    if changed.status == "ended":
+        sqlitehooks.note_ended(sql, changed, now_ms=now_ms)
     return changed

@@ -185,6 +185,7 @@ STEPS: Final = (
         trouble TEXT NOT NULL
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX deliveries_due ON deliveries (due_at_ms) WHERE status = 'pending';
+    CREATE INDEX deliveries_by_status ON deliveries (status, ended_at_ms);
     CREATE INDEX deliveries_of_workspace ON deliveries (workspace, created_at_ms);
     CREATE TABLE told (what TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     """,

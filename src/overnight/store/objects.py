@@ -64,7 +64,12 @@ class LocalObjects:
         return await self._offload.run(lambda: self._files.read(self._path(key), offset=offset, length=length))
 
     async def remove(self, key: str) -> None:
-        await self._offload.run(lambda: self._files.remove(self._path(key)))
+        await self._offload.run(lambda: self._remove(self._path(key)))
+
+    def _remove(self, path: Path) -> None:
+        self._files.remove(path)
+        if path.parent.parent != self._root:  # The folder of one batch bears its id, and goes with its last object.
+            self._files.remove_empty(path.parent)
 
     async def keys(self) -> list[str]:
         paths = await self._offload.run(lambda: self._files.list(self._root))

@@ -4,9 +4,12 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from overnight import limits
 from overnight.core import batch as life
 from overnight.core.batch import Batch, Tally
+from overnight.core.retention import AS_THE_API, Kept
 from overnight.core.schedule import Demand
 from overnight.errors import Conflict, RateLimited
 from overnight.ids import BatchId, WorkspaceId
@@ -189,6 +192,7 @@ def delete(sql: sqlite3.Connection, workspace: WorkspaceId, batch_id: BatchId) -
     _discard_objects(sql, batch_id)
     sqliteusage.forget_batch(sql, batch_id)
     sql.execute("DELETE FROM segments WHERE batch_id = ?", (batch_id,))
+    sql.execute("DELETE FROM handoff_parts WHERE batch_id = ?", (batch_id,))
     sql.execute("DELETE FROM batches WHERE id = ?", (batch_id,))
     return found
 
@@ -220,14 +224,71 @@ def inline_results(sql: sqlite3.Connection, batch_id: BatchId) -> Mapping[int, b
     return dict(found.fetchall())
 
 
-def archivable(sql: sqlite3.Connection, *, now_ms: int, limit: int) -> list[Batch]:
+_ENDED_BY = """
+    archived_at_ms IS NULL AND ended_at_ms IS NOT NULL AND created_at_ms <= :newest_ms
+    AND created_at_ms <= coalesce((SELECT value FROM json_each(:until) WHERE key = workspace), :until_else)
+"""
+
+
+def archivable(sql: sqlite3.Connection, *, now_ms: int, limit: int, kept: Mapping[WorkspaceId, Kept]) -> list[Batch]:
     """Batches whose results have been kept as long as promised."""
+    shorter = {key: item.results_ms for key, item in kept.items() if item.results_ms < AS_THE_API.results_ms}
+    given = _until(shorter, now_ms=now_ms, default_ms=now_ms - AS_THE_API.results_ms)
     found = sql.execute(
-        f"SELECT {BATCH_COLUMNS} FROM batches WHERE archived_at_ms IS NULL AND created_at_ms <= ? "
-        "AND ended_at_ms IS NOT NULL ORDER BY created_at_ms LIMIT ?",
-        (now_ms - limits.RESULTS_LIFETIME_MS, limit),
+        f"SELECT {BATCH_COLUMNS} FROM batches WHERE {_ENDED_BY} ORDER BY created_at_ms LIMIT :limit",
+        {**given, "limit": limit},
     )
-    return [item for item in map(to_batch, found) if life.is_archivable(item, now_ms=now_ms)]
+    return [
+        item
+        for item in map(to_batch, found)
+        if life.is_archivable(item, now_ms=now_ms, results_ms=kept.get(item.workspace, AS_THE_API).results_ms)
+    ]
+
+
+def _until(lifetimes_ms: Mapping[WorkspaceId, int], *, now_ms: int, default_ms: int) -> dict[str, object]:
+    """By when a batch must have been made, by workspace."""
+    until = {workspace: now_ms - lifetime_ms for workspace, lifetime_ms in lifetimes_ms.items()}
+    return {
+        "until": msgspec.json.encode(until).decode(),
+        "until_else": default_ms,
+        "newest_ms": max([default_ms, *until.values()]),
+    }
+
+
+_HAS_REQUESTS = """
+    (requests_key IS NOT NULL
+     OR EXISTS (SELECT 1 FROM segments WHERE batch_id = batches.id AND requests_inline IS NOT NULL))
+"""
+
+
+def with_old_requests(
+    sql: sqlite3.Connection, *, now_ms: int, limit: int, kept: Mapping[WorkspaceId, Kept]
+) -> list[BatchId]:
+    """Ended batches that still have requests which their workspace wants to be gone, but whose results stay."""
+    shorter = {key: item.requests_ms for key, item in kept.items() if item.requests_ms < item.results_ms}
+    if not shorter:
+        return []
+    given = _until(shorter, now_ms=now_ms, default_ms=-1)
+    found = sql.execute(
+        f"SELECT id FROM batches WHERE {_ENDED_BY} AND {_HAS_REQUESTS} ORDER BY created_at_ms LIMIT :limit",
+        {**given, "limit": limit},
+    )
+    return [batch_id for (batch_id,) in found]
+
+
+def drop_requests(sql: sqlite3.Connection, batch_ids: Sequence[BatchId]) -> None:
+    """Give up the requests of ended batches."""
+    for batch_id in batch_ids:
+        sql.execute(
+            "INSERT OR IGNORE INTO garbage "
+            "SELECT requests_key FROM batches WHERE id = ? AND requests_key IS NOT NULL",
+            (batch_id,),
+        )
+        sql.execute("UPDATE batches SET requests_key = NULL WHERE id = ?", (batch_id,))
+        sql.execute(
+            "UPDATE segments SET requests_inline = NULL WHERE batch_id = ? AND requests_inline IS NOT NULL",
+            (batch_id,),
+        )
 
 
 def archive(sql: sqlite3.Connection, due: Sequence[Batch], *, now_ms: int) -> None:
@@ -235,6 +296,8 @@ def archive(sql: sqlite3.Connection, due: Sequence[Batch], *, now_ms: int) -> No
     for item in due:
         _discard_objects(sql, item.id)
         sql.execute("DELETE FROM segments WHERE batch_id = ?", (item.id,))
+        sql.execute("DELETE FROM causes WHERE batch_id = ?", (item.id,))  # Words of engines may quote requests.
+        sql.execute("DELETE FROM handoff_parts WHERE batch_id = ?", (item.id,))
         sql.execute("UPDATE batches SET requests_key = NULL WHERE id = ?", (item.id,))
         save(sql, life.apply(item, life.Archived(now_ms)))
 

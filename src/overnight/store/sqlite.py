@@ -10,13 +10,15 @@ from pathlib import Path
 from overnight.core.batch import Batch, Tally
 from overnight.core.handoff import Handoff, Outstanding, Part
 from overnight.core.lease import Lease, SegmentRef
+from overnight.core.retention import Kept
 from overnight.core.schedule import Demand
 from overnight.core.usage import NO_BILL, Bill
 from overnight.errors import DirectoryTooNew, StoreError
 from overnight.ids import BatchId, WorkspaceId
-from overnight.store import handoffs, leasing, rows, spending
+from overnight.store import browsing, figures, handoffs, leasing, looking, rows, scrubbing, spending
 from overnight.store.committer import Committer, translated
-from overnight.store.control import Created, LeasedSegment, NewBatch, Page, Renewal, SealedResults, Wanted
+from overnight.store.control import Created, LeasedSegment, NewBatch, Page, Renewal, SealedResults, Sought, Stored, Wanted
+from overnight.store.figures import Figures
 from overnight.store.migrations import APPLICATION_ID, STEPS
 
 
@@ -108,6 +110,19 @@ class SqliteControl:
             lambda sql: rows.page(sql, workspace, limit=limit, after=after, before=before)
         )
 
+    async def browse(
+        self,
+        workspace: WorkspaceId,
+        sought: Sought,
+        *,
+        limit: int,
+        after: BatchId | None = None,
+        before: BatchId | None = None,
+    ) -> Page | None:
+        return await self._committer.read(
+            lambda sql: browsing.browse(sql, workspace, sought, limit=limit, after=after, before=before)
+        )
+
     async def cancel(self, workspace: WorkspaceId, batch_id: BatchId, *, now_ms: int) -> Batch | None:
         return await self._committer.write(lambda sql: rows.cancel(sql, workspace, batch_id, now_ms=now_ms))
 
@@ -119,6 +134,12 @@ class SqliteControl:
 
     async def inline_results(self, batch_id: BatchId) -> Mapping[int, bytes]:
         return await self._committer.read(lambda sql: rows.inline_results(sql, batch_id))
+
+    async def stored(self, batch_id: BatchId) -> Stored | None:
+        return await self._committer.read(lambda sql: looking.stored(sql, batch_id))
+
+    async def inline(self, batch_id: BatchId, position: int) -> tuple[bytes | None, bytes | None]:
+        return await self._committer.read(lambda sql: looking.inline(sql, batch_id, position))
 
     async def lease(self, worker: str, *, wanted: Wanted, now_ms: int) -> list[LeasedSegment]:
         has_work = await self._committer.read(lambda sql: leasing.has_work(sql, worker, wanted=wanted, now_ms=now_ms))
@@ -163,12 +184,33 @@ class SqliteControl:
     async def note_spent(self, engine: str, day: str, usd_micro: int) -> None:
         await self._committer.write(lambda sql: spending.note_spent(sql, engine, day, usd_micro))
 
-    async def archive(self, *, now_ms: int, batches_max: int) -> list[BatchId]:
-        due = await self._committer.read(lambda sql: rows.archivable(sql, now_ms=now_ms, limit=batches_max))
+    async def archive(self, *, now_ms: int, batches_max: int, kept: Mapping[WorkspaceId, Kept] = {}) -> list[BatchId]:
+        due = await self._committer.read(
+            lambda sql: rows.archivable(sql, now_ms=now_ms, limit=batches_max, kept=kept)
+        )
         if not due:
             return []
         await self._committer.write(lambda sql: rows.archive(sql, due, now_ms=now_ms))
         return [batch.id for batch in due]
+
+    async def drop_requests(
+        self, *, now_ms: int, batches_max: int, kept: Mapping[WorkspaceId, Kept]
+    ) -> list[BatchId]:
+        due = await self._committer.read(
+            lambda sql: rows.with_old_requests(sql, now_ms=now_ms, limit=batches_max, kept=kept)
+        )
+        if due:
+            await self._committer.write(lambda sql: rows.drop_requests(sql, due))
+        return due
+
+    async def forget_events(self) -> None:
+        await self._committer.write(scrubbing.forget_events)
+
+    async def scrub(self) -> bool:
+        return await self._committer.read(scrubbing.scrub)
+
+    async def repack(self) -> bool:
+        return await self._committer.read(scrubbing.repack)
 
     async def garbage(self, *, limit: int) -> list[str]:
         return await self._committer.read(lambda sql: rows.garbage(sql, limit=limit))
@@ -181,6 +223,9 @@ class SqliteControl:
 
     async def counts(self) -> Mapping[str, int]:
         return await self._committer.read(rows.counts)
+
+    async def figures(self) -> Figures:
+        return await self._committer.read(figures.figures)
 
     async def close(self) -> None:
         await self._committer.close()

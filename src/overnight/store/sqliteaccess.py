@@ -84,7 +84,7 @@ def _workspace(sql: sqlite3.Connection, workspace: WorkspaceId) -> Workspace:
         return _to_workspace(row)
     if workspace == DEFAULT_WORKSPACE:
         return DEFAULT
-    raise UsageError(f"there is no workspace {workspace}; `overnight workspaces` lists them")
+    raise UsageError(f"there is no workspace {workspace}; `overnight workspaces list` lists them")
 
 
 def _save(sql: sqlite3.Connection, item: Workspace) -> None:
@@ -145,6 +145,8 @@ def _revoke(sql: sqlite3.Connection, key_id: str, now_ms: int) -> Key:
 
 def _replace(sql: sqlite3.Connection, key_id: str, by: Key, until_ms: int) -> None:
     found = _key(sql, key_id)
+    if not found.opens(now_ms=by.created_at_ms):
+        raise UsageError(f"the key {key_id} opens nothing any more; make a new one with `overnight keys create`")
     ends_ms = until_ms if found.expires_at_ms is None else min(found.expires_at_ms, until_ms)
     sql.execute("UPDATE keys SET expires_at_ms = ? WHERE id = ?", (ends_ms, key_id))
     _add_key(sql, by)

@@ -20,9 +20,11 @@ from overnight.store.access import AccessStore
 from overnight.store.checkpoint import Checkpoints
 from overnight.store.committer import Committer, ThreadCommitter
 from overnight.store.control import Control
+from overnight.store.hooks import HookStore
 from overnight.store.objects import LocalObjects, Objects
 from overnight.store.sqlite import SqliteControl, connect, connect_beside
 from overnight.store.sqliteaccess import SqliteAccess
+from overnight.store.sqlitehooks import SqliteHooks
 from overnight.store.sqliteusage import SqliteUsage
 from overnight.store.usage import UsageStore
 
@@ -36,6 +38,7 @@ class Store:
     checkpoints: Checkpoints
     access: AccessStore
     usage: UsageStore
+    hooks: HookStore
 
 
 @asynccontextmanager
@@ -79,6 +82,7 @@ def _over(directory: layout.DataDirectory, committer: Committer, world: World) -
         checkpoints=Checkpoints(directory.checkpoints, files=world.files, offload=world.offload),
         access=SqliteAccess(committer),
         usage=SqliteUsage(committer),
+        hooks=SqliteHooks(committer),
     )
 
 

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from overnight import limits
 from overnight.core.batch import Batch, Tally
+from overnight.core.retention import kept
+from overnight.core.workspace import Rules
 from overnight.errors import Conflict
 from overnight.ids import BatchId, WorkspaceId
 from overnight.store.control import Control, Created, LeasedSegment, NewBatch, NewSegment, SealedResults, Wanted
@@ -239,6 +242,55 @@ class ListCases(ControlCases):
         assert await control.results(batch.id) == []
         assert await control.archive(now_ms=due_ms, batches_max=10) == []
         assert await control.batch(OURS, young.id) == young
+
+    @case
+    async def test_a_workspace_may_keep_results_for_less_long(self, control: Control) -> None:
+        short = {OURS: kept(Rules(results_days=2)), THEIRS: kept(Rules())}
+        ours = await ended(control, "a")
+        theirs = await ended(control, "b", workspace=THEIRS)
+        unfinished = await created(control, "c")
+        due_ms = T0 + 2 * limits.DAY_MS
+        assert await control.archive(now_ms=due_ms - 1, batches_max=10, kept=short) == []
+        assert await control.archive(now_ms=due_ms, batches_max=10, kept=short) == [ours.id]
+        assert await control.results(ours.id) == []
+        assert await control.batch(THEIRS, theirs.id) == theirs
+        assert await control.batch(OURS, unfinished.id) == unfinished
+        due_ms = T0 + limits.RESULTS_LIFETIME_MS
+        assert await control.archive(now_ms=due_ms, batches_max=10, kept=short) == [theirs.id]
+
+    @case
+    async def test_one_call_archives_no_more_than_it_may(self, control: Control) -> None:
+        ids = [(await ended(control, name, at_ms=T0 + at_ms)).id for at_ms, name in enumerate("abc")]
+        now_ms = T0 + 2 * limits.RESULTS_LIFETIME_MS
+        assert [await control.archive(now_ms=now_ms, batches_max=2) for _ in range(3)] == [ids[:2], ids[2:], []]
+
+    @case
+    async def test_requests_may_go_before_results(self, control: Control) -> None:
+        short = {OURS: kept(Rules(requests_days=1)), THEIRS: kept(Rules(results_days=5))}
+        batch = await ended(control, "a", segments=2)
+        await ended(control, "b", workspace=THEIRS)
+        due_ms = T0 + limits.DAY_MS
+        results = await control.results(batch.id)
+        assert await control.drop_requests(now_ms=due_ms - 1, batches_max=10, kept=short) == []
+        assert await control.drop_requests(now_ms=due_ms, batches_max=10, kept=short) == [batch.id]
+        assert await control.garbage(limit=10) == [requests_key(batch.id)]
+        assert (await control.results(batch.id), await control.batch(OURS, batch.id)) == (results, batch)
+        assert await control.drop_requests(now_ms=due_ms, batches_max=10, kept=short) == []
+        assert await control.drop_requests(now_ms=due_ms, batches_max=10, kept={}) == []
+
+    @case
+    async def test_requests_in_their_row_go_too_once_the_batch_has_ended(self, control: Control) -> None:
+        at_once = {OURS: kept(Rules(requests_days=0))}
+        new = new_batch("a", segments=2)
+        inline = [replace(item, inline=b"requests", offset=0, length=8) for item in new.segments]
+        await control.create(replace(new, segments=inline, requests_key=None))
+        first, second = await leased(control)
+        await sealed(control, first)
+        assert await control.drop_requests(now_ms=T0, batches_max=10, kept=at_once) == []
+        await sealed(control, second)
+        assert await control.drop_requests(now_ms=T0, batches_max=10, kept=at_once) == [new.batch.id]
+        assert await control.drop_requests(now_ms=T0, batches_max=10, kept=at_once) == []
+        assert len(await control.results(new.batch.id)) == 2
 
     @case
     async def test_an_unfinished_batch_is_never_archived(self, control: Control) -> None:

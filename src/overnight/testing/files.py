@@ -79,6 +79,18 @@ class FilesSuite:
         assert files.list(tmp_path / "below") == found
         assert files.list(tmp_path / "belo") == []
 
+    def test_only_an_empty_directory_is_removed_as_one(self, tmp_path: Path) -> None:
+        files, path = self.files(), tmp_path / "below" / "a.gz"
+        files.write_new_durably(path, [b"first"])
+        files.remove_empty(path.parent)
+        assert files.read(path) == b"first"
+        files.remove(path)
+        for _ in range(2):
+            files.remove_empty(path.parent)
+        assert not path.parent.exists()
+        files.write_new_durably(path, [b"second"])
+        assert files.read(path) == b"second"
+
     def test_removing_twice_is_harmless_and_the_name_is_free_again(self, tmp_path: Path) -> None:
         files, path = self.files(), tmp_path / "a.gz"
         files.write_new_durably(path, [b"first"])

@@ -9,7 +9,6 @@ clock that much ahead: a restart a day later takes a second. Marks of single req
 
 import argparse
 import asyncio
-import logging
 import os
 import re
 import subprocess
@@ -26,6 +25,7 @@ import uvloop
 from overnight.ports.clock import SystemClock
 from overnight.ports.marks import MARKS
 from overnight.ports.world import World
+from overnight.server import logs
 from overnight.server.config import load
 from overnight.server.serve import serve
 from overnight.testing.processes import ServerProcess
@@ -153,9 +153,9 @@ def main() -> None:
     given = {name: value for name, value in flags.items() if value is not None}
     if "engines" in given:
         given["engines"] = [{"spec": spec} for spec in given["engines"]]
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     world = World(clock=_Ahead(ahead_s=ahead_s), marks=_Printed())
     settings = load(file, os.environ, given).settings
+    logs.set_up(settings.log_format, settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve(settings, world, on_ready=lambda url: _say(f"overnight is ready on {url}")))
 

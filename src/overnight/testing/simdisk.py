@@ -97,6 +97,9 @@ class SimDisk:
             del self._visible[path]
             self.moment(lambda: self._forget(path))
 
+    def remove_empty(self, directory: Path) -> None:
+        self._check_power()  # Directories are no more here than parts of names.
+
     def _check_power(self) -> None:
         if self.is_off:
             raise PowerCut

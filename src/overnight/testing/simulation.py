@@ -36,6 +36,7 @@ from overnight.store.committer import Committer, InlineCommitter, Operation
 from overnight.store.objects import LocalObjects
 from overnight.store.sqlite import SqliteControl, connect
 from overnight.store.sqliteaccess import SqliteAccess
+from overnight.store.sqlitehooks import SqliteHooks
 from overnight.store.sqliteusage import SqliteUsage
 from overnight.store.store import Store, recover
 from overnight.testing.simdisk import PowerCut, SimDisk
@@ -232,6 +233,7 @@ class Machine:
             checkpoints=Checkpoints(Path("/checkpoints"), files=self.disk, offload=inline),
             access=SqliteAccess(committer),
             usage=SqliteUsage(committer),
+            hooks=SqliteHooks(committer),
         )
 
     @asynccontextmanager

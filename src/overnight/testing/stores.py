@@ -21,6 +21,7 @@ from overnight.testing.controlcases import ListCases
 from overnight.testing.files import Interrupted
 from overnight.testing.handoffcases import HandoffCases
 from overnight.testing.leasecases import LeaseCases
+from overnight.testing.lookingcases import LookingCases
 from overnight.testing.spendingcases import SpendingCases
 
 Case = Callable[[Any, Objects], Awaitable[None]]
@@ -103,7 +104,7 @@ class ObjectsSuite:
                 await objects.get(key)
 
 
-class ControlSuite(ListCases, LeaseCases, HandoffCases, SpendingCases):
+class ControlSuite(ListCases, LeaseCases, HandoffCases, LookingCases, SpendingCases):
     """`control` opens an empty control store."""
 
     def control(self, tmp_path: Path) -> AbstractAsyncContextManager[Control]:

@@ -9,6 +9,7 @@ with this text (`x2`) or for all of them:
     [[hang]]       no answer at all
     [[slow 0.5]]   the answer comes after half a second (a whole one without the number)
     [[garbage]]    status 200 with a body that is not a Message
+    [[usage {…}]]  a whole answer tells this usage, JSON
 
 Also `"stream": true`, POST /v1/messages/count_tokens, GET /v1/models and GET /health. As a process of its own:
 `python -m overnight.testing.upstream --port 0` prints its port and serves until it is terminated.
@@ -37,6 +38,7 @@ _DIRECTIVE = re.compile(
     r"\[\[(?P<what>[45]\d\d|drop|hang|slow|garbage)(?: (?P<delay_s>[0-9.]+))?"
     r"(?: x(?P<times>\d+))?(?: after (?P<after_s>[0-9.]+))?\]\]"
 )
+_USAGE = re.compile(r"\[\[usage (\{.*?\})\]\]")
 _TURN_END = b'"stop_reason":"end_turn","stop_sequence":null'
 
 
@@ -267,6 +269,8 @@ class Connection(asyncio.Protocol):
         else:
             content = b'[{"type":"text","text":%b}]' % _quote(reply)
             message = _message_json(params.model, content, _TURN_END, body_bytes, len(reply))
+            if (told := _USAGE.search(text)) is not None:
+                message = message[: message.rindex(b'"usage":')] + b'"usage":%b}' % told[1].encode()
             self._send(200, message, self._limit_lines(len(reply)))
 
     def _stream(self, model: str, reply: str, body_bytes: int) -> None:

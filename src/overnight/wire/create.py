@@ -15,7 +15,7 @@ from overnight.wire import complaint, text
 
 CUSTOM_ID_PATTERN = "^[a-zA-Z0-9_-]{1,64}$"
 _BRACE = ord("{")
-_is_custom_id = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
+is_custom_id = re.compile(r"[a-zA-Z0-9_-]{1,64}").fullmatch
 
 
 class Request(msgspec.Struct, gc=False):
@@ -46,7 +46,9 @@ def read(body: bytes | bytearray) -> list[Request]:
         raise InvalidRequest(complaint.of_validation(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(complaint.of_syntax(error)) from error
-    _check_count(len(requests))
+    if not requests:
+        raise InvalidRequest("requests: List should have at least 1 item after validation, not 0")
+    check_count(len(requests), limits.BATCH_REQUESTS_MAX)
     _check_each(requests)
     return requests
 
@@ -56,20 +58,17 @@ def _on_one_line(request: Request) -> Request:
     return Request(request.custom_id, msgspec.Raw(text.on_one_line(params)))
 
 
-def _check_count(count: int) -> None:
-    if count == 0:
-        raise InvalidRequest("requests: List should have at least 1 item after validation, not 0")
-    if count > limits.BATCH_REQUESTS_MAX:
-        raise InvalidRequest(
-            f"requests: List should have at most {limits.BATCH_REQUESTS_MAX} items after validation, not {count}"
-        )
+def check_count(count: int, requests_max: int | None) -> None:
+    """InvalidRequest if a batch has more requests than it may."""
+    if requests_max is not None and count > requests_max:
+        raise InvalidRequest(f"requests: List should have at most {requests_max} items after validation, not {count}")
 
 
 def _check_each(requests: list[Request]) -> None:
     seen = set[str]()
     for index, request in enumerate(requests):
         custom_id = request.custom_id
-        if _is_custom_id(custom_id) is None:
+        if is_custom_id(custom_id) is None:
             raise InvalidRequest(f"requests.{index}.custom_id: {_complaint_of_id(custom_id)}")
         if custom_id in seen:
             raise InvalidRequest(

@@ -59,7 +59,8 @@ _BATCH = msgspec.Raw(b'"batch"')
 
 
 def as_batch(message: bytes) -> tuple[bytes, Usage]:
-    """`message` on one line with `usage.service_tier` set to `batch`, and its usage as it came.
+    """`message` on one line with `usage.service_tier` set to `batch`, and its usage as it came. The tier comes last
+    in `usage`, or first if another one was told: `result.read_usage` knows by that, after a crash, what was paid.
 
     Costs one pass without building the content; every other value keeps its bytes. Raises NotAMessage if it is
     not valid JSON, not UTF-8 or lacks what clients rely on (`type`, `role`, `content`, `usage`).
@@ -76,8 +77,10 @@ def as_batch(message: bytes) -> tuple[bytes, Usage]:
     if kind != "message" or role != "assistant" or memoryview(content)[0] != _BRACKET:
         raise NotAMessage(f"the engine's answer is not a Message: type {kind!r}, role {role!r}")
     # Joined from parts, never searched for: content may hold the very bytes of the usage.
-    counters["service_tier"] = _BATCH
-    fields["usage"] = msgspec.Raw(_encode(counters))
+    counters.pop("service_tier", None)
+    tier = {"service_tier": _BATCH}
+    is_other = usage.service_tier not in (None, "batch")
+    fields["usage"] = msgspec.Raw(_encode(tier | counters if is_other else counters | tier))
     return _encode(fields), usage
 
 

@@ -7,11 +7,18 @@ Source: https://platform.claude.com/docs/en/api/errors.
 import msgspec
 
 
-class Detail(msgspec.Struct, frozen=True):
+class Details(msgspec.Struct, frozen=True):
+    """What newer errors say more exactly than by their type."""
+
+    error_code: str
+
+
+class Detail(msgspec.Struct, frozen=True, omit_defaults=True):
     """The inner error: a type that programs read and a message that people read."""
 
     type: str
     message: str
+    details: Details | None = None
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="error"):
@@ -43,9 +50,10 @@ def type_of_status(status: int) -> str:
     return _STATUS_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
 
 
-def encode(error_type: str, message: str, *, request_id: str | None) -> bytes:
-    """The envelope as JSON bytes on one line."""
-    return msgspec.json.encode(Problem(error=Detail(error_type, message), request_id=request_id))
+def encode(error_type: str, message: str, *, request_id: str | None, code: str = "") -> bytes:
+    """The envelope as JSON bytes on one line. `code`: the `error_code` of its details, if it has any."""
+    detail = Detail(error_type, message, Details(code) if code else None)
+    return msgspec.json.encode(Problem(error=detail, request_id=request_id))
 
 
 class _LooseDetail(msgspec.Struct):

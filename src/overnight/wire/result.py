@@ -8,6 +8,7 @@ import re
 from typing import Literal, TypeAlias, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from overnight.wire.message import Usage
 
@@ -73,7 +74,7 @@ class _Errored(msgspec.Struct, gc=False):
 
 
 class _Measured(msgspec.Struct, gc=False):
-    usage: Usage | None = None
+    usage: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Succeeded(msgspec.Struct, gc=False):
@@ -90,6 +91,7 @@ class _SucceededLine(msgspec.Struct, gc=False):
 
 _decode_errored = msgspec.json.Decoder(_ErroredLine).decode
 _decode_succeeded = msgspec.json.Decoder(_SucceededLine).decode
+_decode_usage = msgspec.json.Decoder(Usage | None).decode
 _UNKNOWN = Error("api_error", "(not readable)")
 
 
@@ -102,16 +104,33 @@ def read_error(line: bytes) -> Error:
 
 
 def read_usage(line: bytes) -> Usage | None:
-    """What the answer of a succeeded line took; None if it does not tell, or is nested deeper than can be read."""
+    """What the answer of a succeeded line took; None if it does not tell, or is nested deeper than can be read. Its
+    tier is `standard` if another one than `batch` was told (`message.as_batch`)."""
     try:
-        return _decode_succeeded(line).result.message.usage
+        raw = _decode_succeeded(line).result.message.usage
+        usage: Usage | None = _decode_usage(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
+    if usage is not None and bytes(raw).startswith(b'{"service_tier":'):
+        return replace(usage, service_tier="standard")
+    return usage
 
 
 _read_head = re.compile(
     rb'\{"custom_id":"([a-zA-Z0-9_-]{1,64})","result":\{"type":"(succeeded|errored|canceled|expired)"[,}]'
 ).match
+
+
+def parts(line: bytes) -> tuple[str, Kind, bytes]:
+    """Whose line it is (without its newline), of which kind, and the JSON of its message or error envelope, empty if
+    there is none. Raises ValueError if the line is not ours."""
+    head = _read_head(line)
+    if head is None:
+        raise ValueError(f"not a result line: {line[:80]!r}")
+    _, _, inner = (
+        line[head.end() : -2].partition(b":") if line[head.end() - 1 : head.end()] == b"," else (b"", b"", b"")
+    )
+    return head[1].decode(), cast(Kind, head[2].decode()), inner
 
 
 def read_lines(lines: bytes) -> list[Line]:

@@ -9,8 +9,8 @@ from overnight.jobs.cost import Cost, Tokens, about, cost_of, money, per_year
 from overnight.jobs.jobfile import Currency
 
 RATE = Rate(
-    batch=Prices(Decimal("0.5"), Decimal("2.5"), Decimal("0.05"), Decimal("0.625")),
-    realtime=Prices(Decimal(1), Decimal(5), Decimal("0.1"), Decimal("1.25")),
+    batch=Prices(Decimal("0.5"), Decimal("2.5"), Decimal("0.05"), Decimal("0.625"), Decimal(1)),
+    realtime=Prices(Decimal(1), Decimal(5), Decimal("0.1"), Decimal("1.25"), Decimal(2)),
 )
 RUPEES = Currency(code="INR", per_usd=85.0, symbol="Rs ")
 FRANCS = Currency(code="CHF", per_usd=0.8)

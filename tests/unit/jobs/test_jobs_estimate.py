@@ -19,7 +19,7 @@ from overnight.jobs.estimate import (
 )
 from overnight.jobs.jobfile import Batch, Currency
 
-ONE = Prices(Decimal(1), Decimal(1), Decimal(1), Decimal(1))
+ONE = Prices(Decimal(1), Decimal(1), Decimal(1), Decimal(1), Decimal(1))
 RATE = Rate(batch=ONE, realtime=Prices(*(price * 2 for price in ONE)))
 BATCH = Batch()
 PROMPT = Sample(characters=350, bytes=500)

@@ -9,6 +9,7 @@ from runs import T0, begun, kinds, run_of
 from overnight import limits
 from overnight.core.retry import Busy
 from overnight.engines.routing import Route
+from overnight.ids import DEFAULT_WORKSPACE
 from overnight.ports.world import World
 from overnight.runner.fleet import Fleet
 from overnight.runner.segmentrun import SegmentRun
@@ -156,7 +157,7 @@ def test_an_alias_is_asked_under_the_name_that_the_engine_knows() -> None:
 
     async def drive(fleet: Fleet) -> None:
         add(fleet, 3)
-        way = fleet.way_for("m")
+        way = fleet.way_for("m", DEFAULT_WORKSPACE)
         assert way is not None
         assert (way.model, way.named(b'{"model": "m", "x": 1}')) == ("qwen", b'{"model":"qwen","x":1}')
         await asyncio.sleep(10)
@@ -170,7 +171,7 @@ def test_people_are_sent_to_the_engine_that_is_there_and_has_least_to_do() -> No
 
     async def drive(fleet: Fleet) -> None:
         def chosen() -> str:
-            way = fleet.way_for("m")
+            way = fleet.way_for("m", DEFAULT_WORKSPACE)
             assert way is not None
             return way.pool.engine.name
 
@@ -180,7 +181,7 @@ def test_people_are_sent_to_the_engine_that_is_there_and_has_least_to_do() -> No
         add(fleet, 4)
         await asyncio.sleep(1)
         assert chosen() == "spare"
-        assert fleet.way_for("unknown") is None
+        assert fleet.way_for("unknown", DEFAULT_WORKSPACE) is None
 
     with_fleet([Route(first, ["m"]), Route(second, ["m"]), Route(spare, ["m"], rank=1)], drive)
 

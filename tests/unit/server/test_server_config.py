@@ -148,3 +148,63 @@ def test_a_price_that_is_none_is_refused(tmp_path: Path, price: str) -> None:
     file = _file(tmp_path, f'[[engines]]\nspec = "claude"\nprices = {{"m" = {price}}}\n')
     with pytest.raises(UsageError, match="engines"):
         config.load(file, {}, {})
+
+
+def test_prices_are_listed_in_their_order_those_of_the_file_last(tmp_path: Path) -> None:
+    more = tmp_path / "prices.toml"
+    more.write_text('"*" = { input = 3.0, output = 3.0, web_searches = 10.0, cache_write_1h = 9.0 }\n')
+    text = (
+        f'prices_file = "{more}"\n[prices]\nhouse = {{ input = 1.0, output = 1.0, batch = 1.0 }}\n'
+        '"claude-*" = [{ input = 2.0, output = 2.0 }, { from = "2026-11-01", input = 4.0, output = 4.0 }]\n'
+    )
+    found = build.price_list(config.load(_file(tmp_path, text), {}, {}).settings)
+    assert [(line.pattern, line.since, line.rate) for line in found] == [
+        ("house", "", told(input=1.0, output=1.0, batch=1.0)),
+        ("claude-*", "", told(input=2.0, output=2.0)),
+        ("claude-*", "2026-11-01", told(input=4.0, output=4.0)),
+        ("*", "", told(input=3.0, output=3.0, web_searches=10.0, cache_write_1h=9.0)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "is no price list"),
+        ("m = { input = 1.0 }", "missing required field `output`"),
+        ("m = { input = 1.0, output = -1.0 }", ">= 0"),
+        ("m = { input = 1.0, output = 1.0, speed = 2 }", "unknown field `speed`"),
+        ('m = { input = 1.0, output = 1.0, from = "soon" }', "RFC3339"),
+    ],
+)
+def test_a_price_list_that_is_none_stops_the_start(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "prices.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=said) as raised:
+        build.price_list(Settings(prices_file=str(file)))
+    assert str(file) in str(raised.value)
+    with pytest.raises(UsageError, match="cannot read"):
+        build.price_list(Settings(prices_file=str(tmp_path / "missing.toml")))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("usd_per_hour = 0.0", "> 0"),
+        ("usd_per_hour = 100001.0", "<= 100000"),
+        ("usd_per_hour = 1.0\nbudget_usd_per_day = 5.0", "by the hour or by the token, not both"),
+        (
+            "usd_per_hour = 1.0\nprices = { m = { input = 1.0, output = 1.0 } }",
+            "by the hour or by the token, not both",
+        ),
+    ],
+)
+def test_hours_that_make_no_sense_stop_the_start(line: str, said: str, tmp_path: Path) -> None:
+    text = f'[[engines]]\nspec = "http://127.0.0.1:9"\n{line}\n'
+    with pytest.raises(UsageError, match=said):
+        config.load(_file(tmp_path, text), {}, {})
+
+
+def test_a_batch_endpoint_has_no_hours(tmp_path: Path) -> None:
+    text = '[[engines]]\nspec = "claude-batch"\nusd_per_hour = 1.0\n'
+    with pytest.raises(UsageError, match="takes no hours of a machine"):
+        config.load(_file(tmp_path, text), {}, {})

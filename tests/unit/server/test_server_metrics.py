@@ -11,9 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from overnight import __version__
 from overnight.core.tokens import Tokens
+from overnight.core.usage import Sums
+from overnight.ids import WorkspaceId
+from overnight.runner.journal import Line
 from overnight.runner.status import DOORS, BacklogStatus, EngineStatus, Status
 from overnight.server import metrics
+from overnight.server.families import Own
 from overnight.server.metrics import Counted, rendered
+from overnight.server.reading import Sizes, Stored
+from overnight.server.traffic import BUCKETS_S, Counts, Way
+from overnight.store.figures import Figures, Open
 
 _ENGINE = EngineStatus(
     name="messages http://127.0.0.1:8000",
@@ -51,14 +58,15 @@ _NONE = replace(
     kv_share=None,
 )
 _BACKLOG = BacklogStatus(waiting={"m": 7}, segments=3, danger_until="2026-05-28T20:26:40Z", unfinished=900)
+_OWN = Own(batches={}, traffic=Counts(), stored=Stored(None, None), troubles={}, lag_s=0.25)
 _COUNTED = Counted({"answered": 10, "busy": 2}, Tokens(1_000, 200))
 
 
 def _scraped(
-    *engines: EngineStatus, backlog: BacklogStatus = _BACKLOG, counted: Counted = _COUNTED
+    *engines: EngineStatus, backlog: BacklogStatus = _BACKLOG, counted: Counted = _COUNTED, own: Own = _OWN
 ) -> dict[str, Metric]:
     status = Status(at="2026-05-28T20:26:40Z", engines=list(engines), backlog=backlog)
-    text = rendered(status, [counted] * len(engines), {"succeeded": 8, "errored": 1}).decode()
+    text = rendered(status, [counted] * len(engines), {"succeeded": 8, "errored": 1}, own).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -178,3 +186,79 @@ _LOCAL = {"host": "127.0.0.1:8642"}
 def test_only_this_machine_itself_is_near(client: str, headers: dict[str, str], is_near: bool) -> None:
     asked = http_request(headers, client=(client, 5), app=cast(Any, SimpleNamespace()))
     assert metrics._is_near(asked) == is_near
+
+
+# --- Of the server itself -------------------------------------------------------------------------------------------
+
+
+def _open(batches: int, requests: int, *, created: int = 1_000, expires: int = 61_000) -> Open:
+    return Open(batches=batches, requests=requests, oldest_created_at_ms=created, nearest_expires_at_ms=expires)
+
+
+def _stored(found: dict[str, Open]) -> Stored:
+    figures = Figures(open={WorkspaceId(name): item for name, item in found.items()}, hooks_pending=4, hooks_dead=3)
+    return Stored(figures, Sizes({"wal": 9}, 77))
+
+
+def test_what_is_open_is_summed_up_and_aged() -> None:
+    stored = _stored({"blue": _open(2, 30), "red": _open(1, 5, created=500, expires=900)})
+    found = _scraped(own=_OWN._replace(stored=stored, now_ms=1_500))
+    assert _value(found, "overnight_open_batches") == 3
+    assert _value(found, "overnight_oldest_batch_age_seconds") == 1.0
+    assert _value(found, "overnight_deadline_slack_seconds") == -0.6  # It is late, and that must be seen.
+    assert _value(found, "overnight_hook_deliveries", state="pending") == 4
+    assert _value(found, "overnight_hook_deliveries", state="dead") == 3
+    assert _value(found, "overnight_store_bytes", part="wal") == 9
+    assert _value(found, "overnight_disk_free_bytes") == 77
+    assert _value(found, "overnight_store_up") == 1
+    assert not [name for name in found if name.startswith("overnight_workspace")]
+
+
+def test_while_nothing_is_open_there_is_no_age_and_no_deadline() -> None:
+    found = _scraped(own=_OWN._replace(stored=_stored({})))
+    assert _value(found, "overnight_open_batches") == 0
+    assert found["overnight_oldest_batch_age_seconds"].samples == []
+    assert found["overnight_deadline_slack_seconds"].samples == []
+
+
+def test_a_store_that_cannot_be_read_is_told_and_hides_nothing_else() -> None:
+    found = _scraped(_ENGINE, own=_OWN)
+    assert _value(found, "overnight_store_up") == 0
+    assert _value(found, "overnight_event_loop_lag_seconds") == 0.25
+    assert _value(found, "overnight_engine_up") == 1
+    assert "overnight_open_batches" not in found
+
+
+@pytest.mark.parametrize(("workspaces", "named"), [(99, 99), (100, 100), (101, 101), (500, 101)])
+def test_workspaces_are_named_if_wanted_and_at_most_a_hundred(workspaces: int, named: int) -> None:
+    stored = _stored({f"w{number}": _open(1, number + 1) for number in range(workspaces)})
+    found = _scraped(own=_OWN._replace(stored=stored, by_workspace=True))
+    samples = found["overnight_workspace_unfinished_requests"].samples
+    assert len(samples) == named
+    assert sum(sample.value for sample in samples) == workspaces * (workspaces + 1) / 2
+
+
+def test_durations_are_a_histogram_that_adds_up() -> None:
+    traffic = Counts()
+    for took_s in (0.001, 0.01, 0.5, 99.0, 5_000.0):
+        traffic.note(Way("/x", "GET", "2xx"), took_s)
+    traffic.note(Way("/x", "GET", "5xx"), 0.05)
+    found = _scraped(own=_OWN._replace(traffic=traffic))
+    name = "overnight_http_request_duration_seconds"
+    counts = [_value(found, f"{name}_bucket", route="/x", le=le) for le in (*map(str, BUCKETS_S), "+Inf")]
+    assert counts == [2, 3, 4, 4, 5, 6]
+    assert _value(found, f"{name}_count", route="/x") == 6
+    assert _value(found, f"{name}_sum", route="/x") == pytest.approx(5_099.561)
+    assert _value(found, "overnight_http_requests_total", route="/x", status="2xx") == 5
+    assert _value(found, "overnight_http_requests_total", route="/x", status="5xx") == 1
+
+
+def test_money_and_tokens_are_told_by_engine_model_and_tier() -> None:
+    sums = Sums(
+        requests=2, input_tokens=5, cache_write_5m_tokens=1, cache_write_1h_tokens=2, unpriced=1, usd_nano=2_500
+    )
+    found = _scraped(own=_OWN._replace(used={Line("m", "e", "batch"): sums}))
+    labels = {"model": "m", "engine": "e", "service_tier": "batch"}
+    assert _value(found, "overnight_cost_usd_total", **labels) == 0.0000025
+    assert _value(found, "overnight_used_tokens_total", **labels, kind="cache_write") == 3
+    assert _value(found, "overnight_unpriced_requests_total", **labels) == 1

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overnight.wire import message, problem, result
+from overnight.wire.message import Usage
 
 _MESSAGE = {
     "id": "msg_1",
@@ -120,3 +121,17 @@ def test_a_line_that_is_not_ours_is_refused(line: bytes) -> None:
 
 def test_a_line_that_did_not_end_is_not_read() -> None:
     assert result.read_lines(result.expired("a") + b'{"custom_id":"b","res') == result.read_lines(result.expired("a"))
+
+
+@pytest.mark.parametrize(
+    ("told", "read"),
+    [("", "batch"), ('"service_tier":"batch",', "batch"), ('"service_tier":"standard",', "standard")],
+)
+@pytest.mark.parametrize("is_last", [False, True])
+def test_a_line_tells_after_a_crash_whether_another_tier_was_paid(told: str, read: str, is_last: bool) -> None:
+    counts = '"input_tokens":7'
+    usage = f"{counts},{told}".rstrip(",") if is_last else f"{told}{counts}"
+    answered = f'{{"type":"message","role":"assistant","content":[],"usage":{{{usage}}}}}'
+    line = result.succeeded("a", message.as_batch(answered.encode())[0])
+    assert json.loads(line)["result"]["message"]["usage"] == {"input_tokens": 7, "service_tier": "batch"}
+    assert result.read_usage(line) == Usage(input_tokens=7, service_tier=read)
