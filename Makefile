@@ -5,7 +5,7 @@ ENVIRONMENT := .venv/.installed
 VLLM ?= /tmp/overnight-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-long test-vllm sdks bench fuzz clean
+.PHONY: help setup demo test lint test-fast test-long test-vllm sdks docs bench fuzz clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ test-long: setup sdks ## the longer runs: more seeds, crash points and cases
 test-vllm: setup ## the engine suite on vLLM for CPU, 3.5 GB, installed outside of the checkout
 	OVERNIGHT_VLLM=$(VLLM) tests/vllm/install.sh
 	OVERNIGHT_VLLM=$(VLLM) $(BIN)/pytest tests/vllm
+
+docs: setup ## the documentation as a site in build/site, to be opened there or served by anything
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: setup ## all benchmarks, one JSON line each
 	for script in ingest results dispatch creates transports embedded prefix beside jobs; do $(BIN)/python benchmarks/$$script.py; done

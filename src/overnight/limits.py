@@ -167,6 +167,8 @@ CONSOLE_SESSION_MS: Final = 12 * 3600 * 1000  # A login lasts a working day.
 CONSOLE_LOGINS_PER_MINUTE: Final = 10  # Attempts from one address; people mistype, programs guess.
 CONSOLE_FORM_BYTES_MAX: Final = 64 * 1024  # Of a form that is posted; the largest holds lists of patterns.
 CONSOLE_FORM_FIELDS_MAX: Final = 200  # In one form.
+CONSOLE_GROUPS: Final = 100  # Lines of a table of usage: callers choose the names of models, and may choose many.
+CONSOLE_DELIVERIES: Final = 50  # Deliveries of hooks on one page, the newest ones.
 CONSOLE_BATCHES: Final = 50  # Batches on one page: a few screens, and at most so many statements.
 
 # --- Looking at results (the console, exports) ----------------------------------------------------------------------

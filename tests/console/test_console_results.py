@@ -119,6 +119,7 @@ def test_the_pages_of_a_list_hold_every_row_once(visitor: Visitor, made: dict[st
         page = visitor.get(page.link("Next page"))
         seen += _ids(page)
         pages += 1
+        assert pages <= 3
     assert pages == 3
     assert sorted(seen) == sorted(f"r{number}" for number in range(120))
     assert _ids(visitor.get(page.link("First page"))) == seen[: limits.ROWS_PAGE]
@@ -186,6 +187,7 @@ def test_a_search_stops_after_so_many_bytes_and_goes_on_from_there(
     while page.has_link("Search on"):
         page = visitor.get(page.link("Search on"))
         looks += 1
+        assert looks <= 140
     assert looks >= 2
     assert "No row is like that from here on." in page.texts("p")
 
@@ -260,6 +262,7 @@ def test_previous_and_next_walk_through_every_row_of_every_segment(
     walked = row.texts("h1")
     while row.has_link("Next row"):
         row = visitor.get(row.link("Next row"))
+        assert row.texts("h1")[0] not in walked
         walked += row.texts("h1")
     back = row.texts("h1")
     while row.has_link("Previous row"):

@@ -222,6 +222,7 @@ def test_the_list_of_a_workspace_is_its_own(tmp_path: Path) -> None:
             f"?id={theirs}",
             f"?id={ours[:15]}",
             f"?after={theirs}",
+            f"?before={theirs}",
             "?from=2026-05-28",
         ):
             page = await browser.get(f"/console/batches{query}")

@@ -61,7 +61,7 @@ def after_cost(spent: Spent, cost: int, *, now_ms: int) -> Spent:
 
 def reached(spent: Spent, rules: Rules) -> tuple[Reached, ...]:
     """The limits that are spent, the one that opens last at the end."""
-    day_ms, month_ms = _next_day_ms(spent.day_began_ms), _next_month_ms(spent.month_began_ms)
+    day_ms, month_ms = _next_day_ms(spent.day_began_ms), next_month_ms(spent.month_began_ms)
     found: list[Reached] = []
     if rules.usd_per_day is not None and spent.day >= rules.usd_per_day * NANO:
         found.append(Reached("day", rules.usd_per_day, spent.day, day_ms))
@@ -103,7 +103,8 @@ def _next_day_ms(began_ms: int) -> int:
     return began_ms + 24 * 3600 * 1000  # UTC knows no summer time.
 
 
-def _next_month_ms(began_ms: int) -> int:
+def next_month_ms(began_ms: int) -> int:
+    """When the month that began then is over."""
     began = _utc(began_ms)
     return _ms(began.replace(year=began.year + began.month // 12, month=began.month % 12 + 1))
 

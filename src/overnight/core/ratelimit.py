@@ -30,8 +30,7 @@ def full(per_minute: int, *, now_ms: int) -> Bucket:
 
 def take(bucket: Bucket, *, per_minute: int, now_ms: int) -> Verdict:
     """One request asks to pass."""
-    passed_ms = max(0, now_ms - bucket.at_ms)
-    tokens = min(float(per_minute), bucket.tokens + passed_ms * per_minute / 60_000)
+    tokens = _tokens(bucket, per_minute, now_ms)
     is_allowed = tokens >= 1.0
     left = tokens - 1.0 if is_allowed else tokens
     wait_ms = 0 if is_allowed else (1.0 - tokens) * 60_000 / per_minute
@@ -42,3 +41,13 @@ def take(bucket: Bucket, *, per_minute: int, now_ms: int) -> Verdict:
         retry_after_s=-int(-wait_ms // 1000),
         reset_at_ms=now_ms + int((per_minute - left) * 60_000 / per_minute),
     )
+
+
+def left(bucket: Bucket, *, per_minute: int, now_ms: int) -> int:
+    """How many requests may pass at once now."""
+    return int(_tokens(bucket, per_minute, now_ms))
+
+
+def _tokens(bucket: Bucket, per_minute: int, now_ms: int) -> float:
+    passed_ms = max(0, now_ms - bucket.at_ms)
+    return min(float(per_minute), bucket.tokens + passed_ms * per_minute / 60_000)

@@ -17,6 +17,7 @@ from overnight.server.config import Settings
 from overnight.store.access import AccessStore
 
 REFRESH_S: Final = 2.0
+_OF_SETTINGS: Final = "settings-"  # What the ids of their keys begin with.
 
 
 class Caller(NamedTuple):
@@ -138,11 +139,16 @@ def organization_id(secret: bytes) -> str:
     return str(UUID(bytes=sha256(b"organization\0" + secret).digest()[:16], version=4))
 
 
+def is_of_settings(key: Key) -> bool:
+    """Whether a key came with the settings, so that only they can end it."""
+    return key.id.startswith(_OF_SETTINGS)
+
+
 def _keys_of(settings: Settings) -> dict[str, Key]:
     """The keys of the settings, by digest: `api_key` is the operator's own, so it is an admin's."""
     found = [
         Key(
-            id=f"settings-{number}",
+            id=f"{_OF_SETTINGS}{number}",
             sha256=key.sha256,
             hint="...",
             name="of the settings",
@@ -154,7 +160,7 @@ def _keys_of(settings: Settings) -> dict[str, Key]:
     if settings.api_key:
         found.append(
             Key(
-                id="settings-0",
+                id=f"{_OF_SETTINGS}0",
                 sha256=digest_of(settings.api_key),
                 hint="...",
                 name="api_key of the settings",

@@ -6,7 +6,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from overnight import __version__, limits
-from overnight.server import answers, context, openapiexports
+from overnight.server import answers, context, openapiexports, openapiusage
 from overnight.server.openapischemas import Json, ref, schemas
 
 
@@ -30,11 +30,8 @@ def described(*, needs_key: bool, needs_version: bool) -> Json:
         "/v1/models": {"get": _models()},
         "/v1/models/{model_id}": {"get": _model()},
         "/v1/organizations/rate_limits": {"get": _rate_limits()},
-        "/v1/organizations/usage_report/messages": {"get": _usage_report()},
-        "/v1/organizations/cost_report": {"get": _cost_report()},
         "/v1/overnight/status": {"get": _status()},
-        "/v1/overnight/usage": {"get": _usage()},
-        "/v1/overnight/batches/{batch_id}/usage": {"get": _batch_usage()},
+        **openapiusage.paths(answer=_json, errors=_errors),
         "/v1/overnight/batches/{batch_id}/retry": {"post": openapiexports.retry()},
         "/v1/overnight/batches/{batch_id}/export": {"get": openapiexports.export()},
         "/health": {"get": _health()},
@@ -225,49 +222,6 @@ def _status() -> Json:
     }
 
 
-def _usage_report() -> Json:
-    filters = [_several(name) for name in ("models[]", "service_tiers[]", "workspace_ids[]", "api_key_ids[]")]
-    width: Json = {"name": "bucket_width", "in": "query", "schema": {"enum": ["1m", "1h", "1d"], "default": "1d"}}
-    return {
-        "operationId": "usage_report",
-        "summary": "Report tokens by time and group",
-        "description": "An admin's key sees all workspaces, any other its own.",
-        "parameters": [ref("version", "parameters"), *_REPORT, width, *filters],
-        "responses": {"200": _json("UsageReport", "A page, oldest first."), **_errors("400", "401", "500")},
-    }
-
-
-def _cost_report() -> Json:
-    return {
-        "operationId": "cost_report",
-        "summary": "Report costs by day and group",
-        "description": "Amounts are cents. An admin's key sees all workspaces, any other its own.",
-        "parameters": [ref("version", "parameters"), *_REPORT],
-        "responses": {"200": _json("CostReport", "A page, oldest first."), **_errors("400", "401", "500")},
-    }
-
-
-def _usage() -> Json:
-    by: Json = {"enum": ["day", "workspace", "model", "engine", "key", "batch"], "default": "day"}
-    return {
-        "operationId": "usage",
-        "summary": "Sum up what was used and saved",
-        "description": "An extension. An admin's key sees all workspaces, any other its own; batches are its own.",
-        "parameters": [_text("since", "query"), _text("until", "query"), {"name": "by", "in": "query", "schema": by}],
-        "responses": {"200": _json("UsageTable", "The table."), **_errors("400", "401", "500")},
-    }
-
-
-def _batch_usage() -> Json:
-    return {
-        "operationId": "batch_usage",
-        "summary": "Sum up what a batch used, as far as its segments are sealed",
-        "description": "An extension.",
-        "parameters": [_BATCH_ID],
-        "responses": {"200": _json("BatchUsage", "What it took."), **_errors("401", "404", "500")},
-    }
-
-
 def _metrics() -> Json:
     answer = {
         "description": "The text format of Prometheus.",
@@ -329,10 +283,6 @@ def _text(name: str, place: str) -> Json:
     return {"name": name, "in": place, "schema": {"type": "string"}}
 
 
-def _several(name: str) -> Json:
-    return {"name": name, "in": "query", "schema": {"type": "array", "items": {"type": "string"}}}
-
-
 _ERRORS = {
     "InvalidRequest": ("400", "The request is wrong; the message begins with where."),
     "NotAuthenticated": ("401", "No key, or an unknown one."),
@@ -385,13 +335,6 @@ _IDEMPOTENCY_KEY: Json = {
     "description": "The same key with the same body finds the batch that was created, instead of making another.",
     "schema": {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_LENGTH_MAX},
 }
-_REPORT: list[Json] = [
-    {**_text("starting_at", "query"), "required": True},
-    _text("ending_at", "query"),
-    _several("group_by[]"),
-    {"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1}},
-    {**_text("page", "query"), "description": "`next_page` of the answer before."},
-]
 _PAGING: list[Json] = [
     {
         "name": "limit",

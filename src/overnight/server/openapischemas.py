@@ -27,8 +27,8 @@ def schemas() -> dict[str, Json]:
     """All of them by name: of what we answer from its structs, of the rest written by hand."""
     _, found = msgspec.json.schema_components(
         (
-            *(MessageBatch, BatchPage, DeletedBatch, Problem, ModelInfo, ModelPage, RateLimitPage, Health, Ready, Status),
-            *(UsageReport, CostReport, UsageTable, BatchUsage),
+            *(MessageBatch, BatchPage, DeletedBatch, Problem, ModelInfo, ModelPage, RateLimitPage),
+            *(Health, Ready, Status, UsageReport, CostReport, UsageTable, BatchUsage),
         ),
         ref_template="#/components/schemas/{name}",
     )

@@ -17,7 +17,17 @@ from overnight.errors import DirectoryTooNew, StoreError
 from overnight.ids import BatchId, WorkspaceId
 from overnight.store import browsing, figures, handoffs, leasing, looking, rows, scrubbing, spending
 from overnight.store.committer import Committer, translated
-from overnight.store.control import Created, LeasedSegment, NewBatch, Page, Renewal, SealedResults, Sought, Stored, Wanted
+from overnight.store.control import (
+    Created,
+    LeasedSegment,
+    NewBatch,
+    Page,
+    Renewal,
+    SealedResults,
+    Sought,
+    Stored,
+    Wanted,
+)
 from overnight.store.figures import Figures
 from overnight.store.migrations import APPLICATION_ID, STEPS
 

@@ -17,6 +17,7 @@ import pytest
 from overnight.errors import ObjectMissing, StoreError
 from overnight.store.control import Control
 from overnight.store.objects import Objects
+from overnight.testing.browsingcases import BrowsingCases
 from overnight.testing.controlcases import ListCases
 from overnight.testing.files import Interrupted
 from overnight.testing.handoffcases import HandoffCases
@@ -104,7 +105,7 @@ class ObjectsSuite:
                 await objects.get(key)
 
 
-class ControlSuite(ListCases, LeaseCases, HandoffCases, LookingCases, SpendingCases):
+class ControlSuite(ListCases, BrowsingCases, LeaseCases, HandoffCases, LookingCases, SpendingCases):
     """`control` opens an empty control store."""
 
     def control(self, tmp_path: Path) -> AbstractAsyncContextManager[Control]:

@@ -20,7 +20,9 @@ def prices(*usd: str) -> Prices:
 def test_the_jobs_own_price_wins(model: str) -> None:
     price = Price(input=0.8, output=4.0, batch=0.25, cache_read=0.08, cache_write=1.0)
     rate = rate_of(model, {model: price}, at=NOW)
-    assert rate == Rate(batch=prices("0.2", "1", "0.02", "0.25", "0.25"), realtime=prices("0.8", "4", "0.08", "1", "1"))
+    assert rate == Rate(
+        batch=prices("0.2", "1", "0.02", "0.25", "0.25"), realtime=prices("0.8", "4", "0.08", "1", "1")
+    )
 
 
 def test_the_price_of_another_model_is_not_taken() -> None:
@@ -30,7 +32,9 @@ def test_the_price_of_another_model_is_not_taken() -> None:
 
 def test_cached_tokens_without_a_price_cost_what_input_costs() -> None:
     rate = rate_of("mine", {"mine": Price(input=0.8, output=4.0)}, at=NOW)
-    assert rate == Rate(batch=prices("0.4", "2", "0.4", "0.4", "0.4"), realtime=prices("0.8", "4", "0.8", "0.8", "0.8"))
+    assert rate == Rate(
+        batch=prices("0.4", "2", "0.4", "0.4", "0.4"), realtime=prices("0.8", "4", "0.8", "0.8", "0.8")
+    )
 
 
 def test_a_price_of_nothing_is_a_price() -> None:

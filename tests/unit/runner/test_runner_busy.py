@@ -21,7 +21,7 @@ def test_one_request_alone_pays_for_its_time() -> None:
 
 
 def test_two_at_once_pay_half_each_and_idle_hours_nobody() -> None:
-    """At 3.6 USD an hour a second costs a million nano. A is inside from 0 to 4, B from 2 to 10, C from 100 to 101."""
+    """At 3.6 USD an hour a second costs a million nano. A is inside from 0 to 4, B 2 to 10, C 100 to 101."""
     clock = BusyClock(3.6)
     a = clock.enter(now_s=0.0)
     b = clock.enter(now_s=2.0)

@@ -11,7 +11,7 @@ from overnight.errors import StoreError
 from overnight.ids import DEFAULT_WORKSPACE, WorkspaceId
 from overnight.server.access import ANYBODY, Caller, Doors, organization_id
 from overnight.server.config import KeySettings, Settings
-from overnight.store.committer import InlineCommitter
+from overnight.store.committer import InlineCommitter, ThreadCommitter
 from overnight.store.sqlite import connect
 from overnight.store.sqliteaccess import SqliteAccess
 
@@ -104,10 +104,14 @@ def test_a_store_that_cannot_be_read_changes_nothing(store: SqliteAccess, tmp_pa
     doors = refreshed(Doors(Settings()), store)
     connection = connect(tmp_path / "other.sqlite3")
     connection.execute("DROP TABLE access")
-    broken = SqliteAccess(InlineCommitter(connection, before_commit=lambda: None))
-    with pytest.raises(StoreError):
-        refreshed(doors, broken)
-    connection.close()
+
+    async def look() -> None:
+        committer = ThreadCommitter(connection)
+        with pytest.raises(StoreError):
+            await doors.refresh(SqliteAccess(committer))
+        await committer.close()
+
+    asyncio.run(look())
     assert doors.caller_of("a", now_ms=NOW_MS) == Caller(DEFAULT_WORKSPACE, "apikey_a", is_admin=False)
 
 
