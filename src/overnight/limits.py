@@ -35,8 +35,8 @@ HEAD_S_MAX: Final = 30  # From connecting, or from the first byte of a next requ
 UPLOADS_BYTES_MAX: Final = 2 * BATCH_BODY_BYTES_MAX  # All bodies in memory at once; later uploads wait unread.
 UPLOAD_STALL_S: Final = 30  # A body that brings no byte for this long is given up: 408.
 UPLOAD_S_MAX: Final = 600  # A whole body; the SDKs' own default timeout is 10 minutes.
-REFUSED_BODY_S_MAX: Final = 10  # How long, and how much, of a refused body is read and dropped before we close,
-REFUSED_BODY_BYTES_MAX: Final = 2 * BATCH_BODY_BYTES_MAX  # so that a client that is still sending gets its 413.
+REFUSED_BODY_S_MAX: Final = 10  # How long a refused body is read and dropped, so that its client gets the 413.
+REFUSED_BODY_BYTES_MAX: Final = 2 * BATCH_BODY_BYTES_MAX  # How much of it.
 CURSOR_LENGTH_MAX: Final = 8 * 1024  # Characters; the largest batch in its worst cut needs 5,200.
 DOWNLOAD_STALL_S: Final = 120  # A reader that takes no byte for this long is disconnected.
 IN_FLIGHT_INTERACTIVE_MAX: Final = 1_000  # POST /v1/messages at once; beyond it 529. Bounds memory, not speed.
@@ -79,7 +79,9 @@ DRAIN_S_MAX: Final = 30.0  # SIGTERM to exit. In flight may finish for most of i
 UPKEEP_EVERY_MS: Final = 30_000  # Expiry of batches nobody works on, archive, removal of objects.
 UPKEEP_BATCHES_MAX: Final = 100  # Per pass, so that upkeep never holds the database for long.
 UPKEEP_HOURLY_MS: Final = 3_600_000  # Sums of usage, and new pages for the database if something was removed.
-REPACK_BYTES_MAX: Final = 256 * MIB  # Of the database. Repacking holds up commits, 1.5 s for this, and takes as much memory.
+REPACK_BYTES_MAX: Final = (
+    256 * MIB
+)  # Of the database. Repacking it holds up commits for 1.5 s and takes as much memory.
 
 # --- Off-peak -----------------------------------------------------------------------------------------------------
 
@@ -91,8 +93,8 @@ SIGNAL_TIMEOUT_S: Final = 10.0  # One reading, from connecting to its last byte.
 
 # --- Budgets --------------------------------------------------------------------------------------------------------
 
-BUDGET_USD_MAX: Final = 1_000_000.0  # A day. Beyond it a setting is a mistake of units, and so is
-PRICE_USD_MAX: Final = 1_000_000.0  # a price for a million tokens; the dearest model cost 600 in 2026.
+BUDGET_USD_MAX: Final = 1_000_000.0  # A day. Beyond it a setting is a mistake of units.
+PRICE_USD_MAX: Final = 1_000_000.0  # For a million tokens, likewise; the dearest model cost 600 in 2026.
 HOUR_USD_MAX: Final = 100_000.0  # Of one machine; the largest that could be rented in 2026 cost about 100.
 PRICES_MAX: Final = 1_000  # Models whose price one purse keeps; a hostile batch must not fill memory.
 SPENDING_SAVE_MS: Final = 1_000  # What a crash may forget of what was paid.

@@ -11,6 +11,7 @@ import pytest
 from standardwebhooks import Webhook
 
 from overnight.core import hook as hooks
+from overnight.core.workspace import Rules
 from overnight.ids import DEFAULT_WORKSPACE
 from overnight.ports.world import World
 from overnight.store.store import open_beside
@@ -73,6 +74,29 @@ def test_a_server_that_dies_before_it_notes_a_delivery_delivers_it_again(tmp_pat
             second = receiver.next()
     assert json.loads(first.body)["data"]["id"] == batch_id
     assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
+
+
+def test_a_budget_that_is_spent_is_told_once_with_its_limit(tmp_path: Path, upstream: str) -> None:
+    data, config = tmp_path / "data", tmp_path / "overnight.toml"
+    prices = "[engines.prices]\nclaude-test = { input = 0, output = 250_000 }\n"  # An answer of 4 tokens: 1.00 USD.
+    config.write_text(f'[[engines]]\nspec = "{upstream}"\nin_flight_max = 1\n{prices}')
+    with running_receiver() as receiver:
+        asyncio.run(_limited(data, receiver.url))
+        with running_server(data, "--config", str(config), environment=_PRIVATE) as server:
+            with closing(WireClient(server.url)) as client:
+                client.create([request(name, "hello!") for name in "abcde"])
+            got = receiver.next()
+    told = Webhook(hooks.secret_text(SECRET)).verify(got.body, got.headers)
+    assert told["type"] == "budget.reached"
+    assert (told["data"]["which"], told["data"]["limit_usd"]) == ("day", 2.0)
+    assert told["data"]["workspace_id"] == DEFAULT_WORKSPACE
+    assert told["data"]["spent_usd"] >= 2.0
+
+
+async def _limited(data: Path, url: str) -> None:
+    async with open_beside(data, World()) as store:
+        await store.hooks.add(new_hook("a", "budget.reached", workspace=DEFAULT_WORKSPACE, url=url), SECRET)
+        await store.access.set_rules(DEFAULT_WORKSPACE, Rules(usd_per_day=2.0))
 
 
 def test_a_server_sends_nothing_to_itself_unless_it_is_told_so(tmp_path: Path, upstream: str) -> None:

@@ -29,6 +29,8 @@ class Page(HTMLParser):
             self._open.append(element)
 
     def handle_endtag(self, tag: str) -> None:
+        if tag in _VOID:
+            return
         while self._open and self._open.pop()[0] != tag:
             pass
 

@@ -1,71 +1,115 @@
-"""Renews what in the documentation repeats the code word for word: help texts, limits, keys of a job file, tests.
+"""Renews what in the documentation repeats the code word for word: help texts, limits, errors, settings, endpoints,
+metrics, keys of a job file, tests.
 
     python tests/docs/renew.py
 
-What a machine cannot write (what happens at a limit, what a module is for) is left as `TELL`; `tests/docs` finds it.
+What a machine cannot write (what happens at a limit, what a setting means) is left as `TELL`; `tests/docs` finds it.
 """
 
-import ast
-import re
+import sqlite3
+from collections.abc import Iterator
 
 import click
 import jobdocs
+import openapidocs
+import refdocs
 import test_docs_metrics as metrics
 from click.testing import CliRunner
 from docpages import ROOT
 
-from overnight import limits
 from overnight.cli.main import cli
+from overnight.server.config import EngineSettings, KeySettings
+from overnight.store.migrations import STEPS
 
 COMMAND_LINE = ROOT / "docs" / "reference" / "command-line.md"
-ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 METRICS = ROOT / "docs" / "reference" / "metrics.md"
 HELP = "test_the_help_of_every_command_is_documented"
-LIMITS = "test_the_table_of_limits_is_limits_py"
-_UNITS = (("BYTES|^MIB$", "bytes"), ("_MS(_MAX)?$", "ms"), ("_S(_MAX)?$", "s"), ("LENGTH", "characters"))
 
 
 def help_texts() -> dict[str, str]:
     """What `--help` of each command prints on a terminal of 100 columns, by the words of the command."""
-    context = click.Context(cli)
-    commands: list[list[str]] = [[], *([name] for name in sorted(cli.list_commands(context)))]
     runner = CliRunner()
     return {
         " ".join(["overnight", *words]): runner.invoke(
             cli, [*words, "--help"], prog_name="overnight", terminal_width=100
         ).output.rstrip()
-        for words in commands
+        for words in _commands(cli, [])
     }
 
 
-def limit_rows() -> list[list[str]]:
-    """Name, value and unit of each constant in `limits.py`, in its order."""
-    tree = ast.parse((ROOT / "src" / "overnight" / "limits.py").read_text())
-    names = [
-        node.target.id for node in tree.body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
-    ]
-    return [[name, f"{getattr(limits, name):,}", _unit(name)] for name in names]
-
-
-def _unit(name: str) -> str:
-    return next((unit for pattern, unit in _UNITS if re.search(pattern, name)), "—")
+def _commands(command: click.Command, words: list[str]) -> Iterator[list[str]]:
+    """The words of a command and of all below it."""
+    yield words
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in sorted(command.list_commands(context)):
+            inner = command.get_command(context, name)
+            if inner is not None and not inner.hidden:
+                yield from _commands(inner, [*words, name])
 
 
 def _renew_help() -> None:
     parts = [
-        f"## {name}\n\n<!-- checked by {HELP} -->\n```text\n{said}\n```\n\n" for name, said in help_texts().items()
+        f"{'##' if len(name.split()) < 3 else '###'} {name}\n\n<!-- checked by {HELP} -->\n```text\n{said}\n```\n\n"
+        for name, said in help_texts().items()
     ]
-    rest = COMMAND_LINE.read_text().partition("## Exit codes")[2]
-    COMMAND_LINE.write_text("# Command line\n\n" + "".join(parts) + "## Exit codes" + rest)
+    head, _, after = COMMAND_LINE.read_text().partition("\n## ")
+    rest = after.partition("## Exit codes")[2]
+    COMMAND_LINE.write_text(f"{head}\n{''.join(parts)}## Exit codes{rest}")
 
 
 def _renew_limits() -> None:
-    told = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| [^|]* \| (.*) \|$", ARCHITECTURE.read_text(), re.MULTILINE))
-    rows = [f"| `{name}` | {value} | {unit} | {told.get(name, 'TELL')} |\n" for name, value, unit in limit_rows()]
-    before, mark, after = ARCHITECTURE.read_text().partition(f"<!-- checked by {LIMITS} -->\n\n")
-    head = "".join(after.splitlines(keepends=True)[:2])
-    rest = after[after.index("\n\n") + 1 :]
-    ARCHITECTURE.write_text(before + mark + head + "".join(rows) + rest)
+    told = refdocs.told_of_limits()
+    jobdocs.renew("limits", refdocs.LIMITS, refdocs.limits_text())
+    rows = [
+        [f"`{name}`", value, unit, told.get(name, refdocs.TELL).replace("](../", "](docs/")]
+        for name, value, unit in refdocs.limit_rows()
+    ]
+    refdocs.renew_rows(refdocs.ARCHITECTURE, "test_the_table_of_limits_is_limits_py", rows, keeps_words=False)
+
+
+def _renew_errors() -> None:
+    jobdocs.renew("errors", refdocs.ERRORS, refdocs.errors_text())
+    rows = [
+        [f"`{name}`", status, kind, f"`{headers}`" if headers else ""]
+        for name, status, kind, headers in map(refdocs.error_row, refdocs.below(refdocs.OvernightError))
+    ]
+    refdocs.renew_rows(refdocs.ARCHITECTURE, "test_the_table_of_errors_is_errors_py", rows, keeps_words=False)
+
+
+def _renew_settings() -> None:
+    settings = [[f"`{name}`", _code(default), _code(variable)] for name, default, variable in refdocs.setting_rows()]
+    refdocs.renew_rows(refdocs.CONFIGURATION, "test_every_setting_is_documented", settings)
+    marks = {
+        "test_every_engine_setting_is_documented": EngineSettings,
+        "test_every_key_setting_is_documented": KeySettings,
+    }
+    for mark, kind in marks.items():
+        rows = [[f"`{name}`", _code(default)] for name, default in refdocs.table_rows(kind)]
+        refdocs.renew_rows(refdocs.CONFIGURATION, mark, rows)
+
+
+def _code(text: str) -> str:
+    return text if text in ("required", "—") else f"`{text}`"
+
+
+def _renew_endpoints() -> None:
+    rows = [[f"`{endpoint}`"] for endpoint in refdocs.endpoints()]
+    refdocs.renew_rows(refdocs.HTTP_API, "test_every_endpoint_is_documented", rows)
+    jobdocs.renew("openapi", openapidocs.OPENAPI, openapidocs.openapi_text())
+
+
+def _renew_schema() -> None:
+    connection = sqlite3.connect(":memory:")
+    for step in STEPS:
+        connection.executescript(step)
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    rows = [
+        [name, ", ".join(row[1] for row in connection.execute(f"PRAGMA table_info({name})"))]
+        for (name,) in names.fetchall()
+    ]
+    connection.close()
+    refdocs.renew_rows(refdocs.ARCHITECTURE, "test_the_schema_table_is_the_schema", rows, keeps_words=False)
 
 
 def _renew_jobs() -> None:
@@ -75,14 +119,16 @@ def _renew_jobs() -> None:
 
 
 def _renew_metrics() -> None:
-    before, mark, after = METRICS.read_text().partition(f"<!-- checked by {metrics.MARK} -->\n\n")
-    head = "".join(after.splitlines(keepends=True)[:2])
-    lines = [f"| `{name}` | {kind} | {labels} | {said} |\n" for name, kind, labels, said in metrics.rows()]
-    METRICS.write_text(before + mark + head + "".join(lines) + after[after.index("\n\n") + 1 :])
+    rows = [[f"`{name}`", kind, labels, said] for name, kind, labels, said in metrics.rows()]
+    refdocs.renew_rows(METRICS, metrics.MARK, rows, keeps_words=False)
 
 
 if __name__ == "__main__":
     _renew_help()
     _renew_limits()
+    _renew_errors()
+    _renew_settings()
+    _renew_endpoints()
+    _renew_schema()
     _renew_jobs()
     _renew_metrics()

@@ -7,23 +7,19 @@ import sys
 import tomllib
 import zlib
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
+import refdocs
 from docpages import ROOT, marked_block, pages, table
-from msgspec import NODEFAULT
-from msgspec.structs import fields
-from renew import help_texts, limit_rows
+from renew import help_texts
 
-from overnight import errors
 from overnight.cli.joboptions import DONE, ERROR, FAILED_ROWS, INTERRUPTED, NOT_SPENT, NOT_YET
 from overnight.core.batch import TRANSITIONS
-from overnight.errors import ApiError, OvernightError
+from overnight.errors import OvernightError
 from overnight.jobs.tables import metadata
 from overnight.ports.marks import MARKS
-from overnight.server.app import ROUTES
-from overnight.server.config import ENVIRONMENT_PREFIX, EngineSettings, KeySettings, Settings
+from overnight.server.config import EngineSettings, KeySettings
 from overnight.store import checkpoint
 from overnight.store.migrations import STEPS
 
@@ -36,12 +32,16 @@ SOURCE = ROOT / "src" / "overnight"
 
 def test_the_code_map_names_every_module() -> None:
     (block,) = marked_block(ARCHITECTURE, "test_the_code_map_names_every_module")
-    package, named = "", set[str]()
+    package, inner, named = "", "", set[str]()
     for line in block.text.splitlines()[1:]:
         if found := re.match(r"  (\w+)/  ", line):
             package = f"{found[1]}/"
+        elif found := re.match(r"    (\w+)/  ", line):
+            inner = f"{found[1]}/"
         elif found := re.match(r"    (\w+\.py)  +\S", line):
             named.add(package + found[1])
+        elif found := re.match(r"      (\w+\.py)  +\S", line):
+            named.add(package + inner + found[1])
         elif found := re.match(r"  (\w+\.py)  +\S", line):
             named.add(found[1])
         else:
@@ -94,30 +94,13 @@ def test_every_mark_has_a_row() -> None:
 
 def test_the_table_of_limits_is_limits_py() -> None:
     rows = table(ARCHITECTURE, "test_the_table_of_limits_is_limits_py")
-    assert [row[:3] for row in rows] == limit_rows(), "python tests/docs/renew.py"
+    assert [row[:3] for row in rows] == refdocs.limit_rows(), "python tests/docs/renew.py"
     assert [row[0] for row in rows if row[3] in ("", "TELL")] == []
-
-
-def _below(base: type[OvernightError]) -> list[type[OvernightError]]:
-    """All errors below `base` that `errors.py` defines, each before its own."""
-    direct = [found for found in base.__subclasses__() if found.__module__ == errors.__name__]
-    return [found for child in direct for found in (child, *_below(child))]
-
-
-def _error_row(kind: type[OvernightError]) -> list[str]:
-    if not issubclass(kind, ApiError):
-        return [kind.__name__, "—", "—", ""]
-    made: Any = kind.__new__(kind)
-    made.retry_after_s = 1
-    headers = ", ".join(
-        name if name == "retry-after" else f"{name}: {value}" for name, value in made.headers().items()
-    )
-    return [kind.__name__, str(kind.status), kind.type, headers]
 
 
 def test_the_table_of_errors_is_errors_py() -> None:
     assert table(ARCHITECTURE, "test_the_table_of_errors_is_errors_py") == [
-        _error_row(kind) for kind in _below(OvernightError)
+        refdocs.error_row(kind) for kind in refdocs.below(OvernightError)
     ]
 
 
@@ -143,27 +126,8 @@ def test_every_invariant_is_held_by_something_that_exists() -> None:
         assert missing == [], name
 
 
-def _default(field: msgspec.structs.FieldInfo) -> str:
-    if field.default is not NODEFAULT:
-        return msgspec.json.encode(field.default).decode()
-    if field.default_factory is NODEFAULT:
-        return "required"
-    value = msgspec.to_builtins(field.default_factory())
-    if value and isinstance(value[0], dict):
-        value = [
-            {name: found for name, found in item.items() if found not in ("", [], {}, None, False)} for item in value
-        ]
-    return re.sub(r"([,:])(?=[\"{\[])", r"\1 ", msgspec.json.encode(value).decode())
-
-
 def test_every_setting_is_documented() -> None:
-    variables = {name: ENVIRONMENT_PREFIX + name.upper() for name in Settings.__struct_fields__} | {
-        "keys": "—",
-        "weights": "—",
-        "prices": "—",
-    }
-    expected = [[field.name, _default(field), variables[field.name]] for field in fields(Settings)]
-    assert [row[:3] for row in table(CONFIGURATION, "test_every_setting_is_documented")] == expected
+    assert [row[:3] for row in table(CONFIGURATION, "test_every_setting_is_documented")] == refdocs.setting_rows()
 
 
 @pytest.mark.parametrize(
@@ -174,13 +138,11 @@ def test_every_setting_is_documented() -> None:
     ],
 )
 def test_every_setting_of_a_table_is_documented(kind: type[msgspec.Struct], mark: str) -> None:
-    expected = [[field.name, _default(field)] for field in fields(kind)]
-    assert [row[:2] for row in table(CONFIGURATION, mark)] == expected
+    assert [row[:2] for row in table(CONFIGURATION, mark)] == refdocs.table_rows(kind)
 
 
 def test_every_endpoint_is_documented() -> None:
-    expected = [f"{method} {path.replace(':path', '')}" for method, path, _ in ROUTES]
-    assert sorted(row[0] for row in table(HTTP_API, "test_every_endpoint_is_documented")) == sorted(expected)
+    assert [row[0] for row in table(HTTP_API, "test_every_endpoint_is_documented")] == refdocs.endpoints()
 
 
 def test_the_help_of_every_command_is_documented() -> None:

@@ -41,7 +41,7 @@ def post(*lines: str, body: bytes = BODY) -> bytes:
     return "\r\n".join(start).encode("latin-1") + body
 
 
-HOST, VERSION, LENGTH = "host: a", "anthropic-version: 2023-06-01", f"content-length: {len(BODY)}"
+HOST, VERSION, LENGTH = "host: localhost", "anthropic-version: 2023-06-01", f"content-length: {len(BODY)}"
 NOT_HTTP = {
     "two lengths": post(HOST, VERSION, LENGTH, "content-length: 1"),
     "length and chunks": post(HOST, VERSION, LENGTH, "transfer-encoding: chunked"),
@@ -69,20 +69,21 @@ UNDERSTOOD = {
     "idempotency key without end": (post(HOST, VERSION, LENGTH, "idempotency-key: " + "k" * 5000), 400),
     "idempotency key of nothing": (post(HOST, VERSION, LENGTH, "idempotency-key:"), 400),
     "no host": (post(VERSION, LENGTH), 400),
-    "host that leads elsewhere": (post("host: a/b?c@d", VERSION, LENGTH), 400),
+    "host that leads elsewhere": (post("host: localhost/b?c@d", VERSION, LENGTH), 400),
+    "host that is not ours": (post("host: a", VERSION, LENGTH), 403),
     "no length": (post(HOST, VERSION, body=b""), 400),
     "upper case": (post(HOST.upper(), VERSION.upper(), LENGTH.upper()), 400),
     "chunks": (post(HOST, VERSION, "transfer-encoding: chunked", body=b"4;x=y\r\n{}  \r\n0\r\nlate: 1\r\n\r\n"), 400),
-    "trailing zero in a path": (b"GET /v1/messages/batches/%00 HTTP/1.1\r\nhost: a\r\n" + VERSION.encode(), 404),
-    "surrogates in a path": (b"GET /v1/messages/batches/%ED%A0%80 HTTP/1.1\r\nhost: a\r\n" + VERSION.encode(), 404),
-    "dots in a path": (b"GET /v1/messages/batches/..%2f..%2fetc HTTP/1.1\r\nhost: a\r\n" + VERSION.encode(), 404),
+    "trailing zero in a path": (b"GET /v1/messages/batches/%00 HTTP/1.1\r\nhost: localhost\r\n" + VERSION.encode(), 404),
+    "surrogates in a path": (b"GET /v1/messages/batches/%ED%A0%80 HTTP/1.1\r\nhost: localhost\r\n" + VERSION.encode(), 404),
+    "dots in a path": (b"GET /v1/messages/batches/..%2f..%2fetc HTTP/1.1\r\nhost: localhost\r\n" + VERSION.encode(), 404),
     "cursor that is no text": (b"GET /v1/messages/batches?after_id=%ff%00 HTTP/1.1\r\n" + VERSION.encode(), 400),
     "limit of other digits": (b"GET /v1/messages/batches?limit=%D9%A3 HTTP/1.1\r\n" + VERSION.encode(), 400),
     "limit without end": (
         b"GET /v1/messages/batches?limit=" + b"9" * 5000 + b" HTTP/1.1\r\n" + VERSION.encode(),
         400,
     ),
-    "whole URL": (b"GET http://b/v1/messages/batches/x HTTP/1.1\r\nhost: a\r\n" + VERSION.encode(), 404),
+    "whole URL": (b"GET http://b/v1/messages/batches/x HTTP/1.1\r\nhost: localhost\r\n" + VERSION.encode(), 404),
 }
 
 

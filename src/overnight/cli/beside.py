@@ -12,7 +12,6 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from overnight import limits
 from overnight.cli.joboptions import printable
 from overnight.core.workspace import Access, Workspace
 from overnight.errors import UsageError
@@ -78,15 +77,6 @@ def workspace_named(access: Access, text: str) -> Workspace:
         if text in (workspace.id, workspace.name):
             return workspace
     raise UsageError(f"there is no workspace {text[:100]!r}; `overnight workspaces list` lists them")
-
-
-def checked_name(text: str) -> str:
-    """A name that people can read; UsageError if it is none."""
-    if text.strip() != text or not text.isprintable() or len(text) > limits.NAME_CHARACTERS_MAX:
-        raise UsageError(
-            f"{text[:100]!r} is no name: up to {limits.NAME_CHARACTERS_MAX} characters, no blanks around them"
-        )
-    return text
 
 
 def shown_at(at_ms: int | None) -> str:

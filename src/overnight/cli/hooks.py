@@ -12,11 +12,12 @@ import msgspec
 from overnight.cli.joboptions import printable
 from overnight.cli.settings import settings_from
 from overnight.core import hook as hooks_
-from overnight.core.hook import EVENTS, TEST_EVENT, Delivery, DeliveryStatus, EventType, Hook
+from overnight.core.hook import EVENTS, Delivery, DeliveryStatus, EventType, Hook
 from overnight.errors import UsageError
-from overnight.ids import DEFAULT_WORKSPACE, ID_ENTROPY_BYTES, WorkspaceId, named
-from overnight.limits import DELIVERIES_LIST_MAX, HOOK_SECRET_BYTES, LIST_LIMIT_DEFAULT
+from overnight.ids import DEFAULT_WORKSPACE, WorkspaceId
+from overnight.limits import DELIVERIES_LIST_MAX, LIST_LIMIT_DEFAULT
 from overnight.ports.world import World
+from overnight.runner.hooks import NewHook, new_hook, tried
 from overnight.runner.outward import Outward
 from overnight.server.config import Settings
 from overnight.store.store import Store, open_beside
@@ -76,18 +77,16 @@ def create(
     """Post events of a workspace to URL. Prints the secret that signs them, once."""
     settings, world = _settings(file, data), World()
 
-    async def made(store: Store) -> tuple[Hook, bytes]:
-        found = Hook(
-            id=named("hook", world.entropy.bytes(ID_ENTROPY_BYTES)),
-            workspace=await _workspace(store, settings, workspace, is_new=True),
-            url=url,
-            events=tuple(dict.fromkeys(events)) or tuple(EVENTS),
-            created_at_ms=world.clock.now_ms(),
+    async def made(store: Store) -> NewHook:
+        found = await new_hook(
+            await _workspace(store, settings, workspace, is_new=True),
+            url,
+            tuple(dict.fromkeys(events)) or EVENTS,
+            outward=_outward(settings, world),
+            world=world,
         )
-        await _outward(settings, world).target(url)
-        secret = world.entropy.bytes(HOOK_SECRET_BYTES)
-        await store.hooks.add(found, secret)
-        return found, secret
+        await store.hooks.add(found.hook, found.secret)
+        return found
 
     hook, secret = _with_store(settings, world, made)
     if is_json:
@@ -130,12 +129,7 @@ def test(hook_id: str, file: Path | None, data: str | None) -> None:
     """Post an event of type hook.test now, once, and print what comes back. Exit code 1 if it was not taken."""
     settings, world = _settings(file, data), World()
     hook, secret = _with_store(settings, world, lambda store: store.hooks.find(hook_id))
-    now_ms = world.clock.now_ms()
-    told = {"hook_id": hook.id, "workspace_id": hook.workspace}
-    body = hooks_.body_of(TEST_EVENT, told, now_ms=now_ms)
-    delivery_id = named("delivery", world.entropy.bytes(ID_ENTROPY_BYTES))
-    headers = hooks_.headers(delivery_id, body, secret, now_ms=now_ms)
-    heard = asyncio.run(_outward(settings, world).post(hook.url, body, headers=headers))
+    heard = asyncio.run(tried(hook, secret, outward=_outward(settings, world), world=world))
     click.echo(f"HTTP {heard.status}" if heard.status else printable(heard.trouble))
     if heard.beginning:
         click.echo(printable(heard.beginning.decode(errors="replace")))

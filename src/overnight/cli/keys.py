@@ -8,7 +8,6 @@ import click
 
 from overnight import ids, limits
 from overnight.cli.beside import (
-    checked_name,
     data_option,
     everybody,
     in_store,
@@ -22,7 +21,8 @@ from overnight.core.workspace import Access, Key, Role, Workspace
 from overnight.errors import UsageError
 from overnight.jobs.deadline import seconds_of
 from overnight.ports.world import World
-from overnight.server.access import digest_of
+from overnight.server import granting
+from overnight.server.granting import Granted
 from overnight.store.store import Store
 from overnight.wire.batch import rfc3339_or_none
 
@@ -32,8 +32,7 @@ _HERE = "http://127.0.0.1:8642"
 class _Made(NamedTuple):
     """A new key, as nobody will see it again."""
 
-    secret: str
-    key: Key
+    granted: Granted
     workspace: Workspace
     is_first: bool = False
     until_ms: int | None = None  # Up to when the key opens whose place it takes.
@@ -86,10 +85,10 @@ def create(
         access, now_ms = await everybody(store), world.clock.now_ms()
         owner = workspace_named(access, workspace)
         expires_ms = None if expires is None else _instant_ms(expires, now_ms)
-        named = checked_name(name)
-        secret, key = _drawn(role, owner, world, name=named, now_ms=now_ms, expires_ms=expires_ms)
-        await store.access.add_key(key)
-        return _Made(secret, key, owner, is_first=not access.keys)
+        granting.checked_name(name)
+        granted = granting.new_key(owner.id, role, world, name=name, now_ms=now_ms, expires_at_ms=expires_ms)
+        await store.access.add_key(granted.key)
+        return _Made(granted, owner, is_first=not access.keys)
 
     _tell(in_store(root, work, makes=True), quiet=quiet, is_json=is_json)
 
@@ -113,7 +112,7 @@ def list_(root: Path, is_json: bool) -> None:
             (
                 *(key.id, key.hint, key.name, _workspace_of(access, key).name, key.role),
                 *(shown_at(key.created_at_ms), shown_at(key.expires_at_ms) or "never"),
-                _state(key, _workspace_of(access, key), now_ms),
+                granting.key_state(key, _workspace_of(access, key), now_ms=now_ms),
             )
             for key in access.keys
         ],
@@ -156,31 +155,13 @@ def rotate(root: Path, key_id: str, overlap: str, quiet: bool, is_json: bool) ->
         old = next((key for key in access.keys if key.id == key_id), None)
         if old is None:
             raise UsageError(f"there is no key {key_id[:80]!r}; `overnight keys list` lists them")
-        owner = _workspace_of(access, old)
-        life_ms = None if old.expires_at_ms is None else old.expires_at_ms - old.created_at_ms
-        expires_ms = None if life_ms is None else now_ms + life_ms
-        secret, key = _drawn(old.role, owner, world, name=old.name, now_ms=now_ms, expires_ms=expires_ms)
+        granted = granting.successor(old, world, now_ms=now_ms)
         until_ms = now_ms + _length_ms(overlap)
-        await store.access.replace_key(old.id, key, until_ms=until_ms)
-        return _Made(secret, key, owner, until_ms=min(until_ms, old.expires_at_ms or until_ms))
+        await store.access.replace_key(old.id, granted.key, until_ms=until_ms)
+        until_ms = min(until_ms, old.expires_at_ms or until_ms)
+        return _Made(granted, _workspace_of(access, old), until_ms=until_ms)
 
     _tell(in_store(root, work), quiet=quiet, is_json=is_json)
-
-
-def _drawn(
-    role: Role, owner: Workspace, world: World, *, name: str, now_ms: int, expires_ms: int | None
-) -> tuple[str, Key]:
-    secret = ids.api_key(role, world.entropy.bytes(ids.KEY_ENTROPY_BYTES))
-    return secret, Key(
-        id=ids.named("apikey", world.entropy.bytes(ids.ID_ENTROPY_BYTES)),
-        sha256=digest_of(secret),
-        hint=ids.key_hint(secret),
-        name=name,
-        workspace=owner.id,
-        role=role,
-        created_at_ms=now_ms,
-        expires_at_ms=expires_ms,
-    )
 
 
 def _instant_ms(text: str, now_ms: int) -> int:
@@ -193,11 +174,10 @@ def _instant_ms(text: str, now_ms: int) -> int:
         except ValueError as error:
             raise UsageError(f"--expires: {text[:100]!r} is neither a length of time nor a date") from error
         found_ms = int((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
-    if found_ms <= now_ms:
-        raise UsageError(f"--expires: {shown_at(found_ms)} is over; the key would open nothing")
-    if found_ms - now_ms > limits.KEY_LIFETIME_MS_MAX:
-        raise UsageError(f"--expires: a key that ends lives {_DAYS_MAX:,} days at most; leave it out for no end")
-    return found_ms
+    try:
+        return granting.checked_end(found_ms, now_ms=now_ms)
+    except UsageError as error:
+        raise UsageError(f"--expires: {error}") from error
 
 
 _DAYS_MAX = limits.KEY_LIFETIME_MS_MAX // limits.DAY_MS
@@ -214,14 +194,6 @@ def _workspace_of(access: Access, key: Key) -> Workspace:
     return next(item for item in access.workspaces if item.id == key.workspace)
 
 
-def _state(key: Key, owner: Workspace, now_ms: int) -> str:
-    if key.revoked_at_ms is not None:
-        return "revoked"
-    if not key.opens(now_ms=now_ms):
-        return "expired"
-    return "open" if owner.archived_at_ms is None else "archived"
-
-
 def _as_json(key: Key, owner: Workspace, now_ms: int) -> dict[str, Any]:
     return {
         "id": key.id,
@@ -232,21 +204,21 @@ def _as_json(key: Key, owner: Workspace, now_ms: int) -> dict[str, Any]:
         "created_at": rfc3339_or_none(key.created_at_ms),
         "expires_at": rfc3339_or_none(key.expires_at_ms),
         "revoked_at": rfc3339_or_none(key.revoked_at_ms),
-        "state": _state(key, owner, now_ms),
+        "state": granting.key_state(key, owner, now_ms=now_ms),
     }
 
 
 def _tell(made: _Made, *, quiet: bool, is_json: bool) -> None:
-    key = made.key
+    text, key = made.granted
     if is_json:
-        show_json({**_as_json(key, made.workspace, key.created_at_ms), "key": made.secret})
+        show_json({**_as_json(key, made.workspace, key.created_at_ms), "key": text})
         return
     if quiet:
-        click.echo(made.secret)
+        click.echo(text)
         return
     ends = f"opens until {shown_at(key.expires_at_ms)}" if key.expires_at_ms is not None else "does not expire"
     click.echo(f"Key {key.id} of workspace {made.workspace.name} {ends}. It is shown only now:\n")
-    click.echo(f"  export ANTHROPIC_API_KEY={made.secret}\n  export ANTHROPIC_BASE_URL={_HERE}\n")
+    click.echo(f"  export ANTHROPIC_API_KEY={text}\n  export ANTHROPIC_BASE_URL={_HERE}\n")
     if made.until_ms is not None:
         click.echo(f"The old key opens until {shown_at(made.until_ms)}.")
     if made.is_first:

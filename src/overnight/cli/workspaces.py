@@ -1,16 +1,13 @@
 """`overnight workspaces`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 import msgspec
 
-from overnight import ids
 from overnight.cli.beside import (
-    checked_name,
     data_option,
     everybody,
     in_store,
@@ -27,6 +24,7 @@ from overnight.core.workspace import Access, Rules, Workspace
 from overnight.errors import UsageError
 from overnight.ids import WorkspaceId
 from overnight.ports.world import World
+from overnight.server import granting
 from overnight.store.store import Store
 from overnight.wire.batch import rfc3339_or_none
 
@@ -55,7 +53,7 @@ _OPTIONS: Final = (
     _Option("results-days", "results_days", "N", int, "How long results are kept, from the creation of a batch."),
     _Option("requests-days", "requests_days", "N", int, "How long what was asked is kept, counted alike."),
 )
-_LISTS: Final = ("models", "engines")
+_LISTS: Final = granting.PATTERNS
 
 
 def _rule_options(command: F) -> F:
@@ -91,17 +89,11 @@ def _changed(rules: Rules, given: Mapping[str, Any]) -> Rules:
 
 
 def _check(item: _Option, told: Any) -> None:
-    if item.rule in _LISTS:
-        if not all(told):
-            raise UsageError(f"--{item.flag}: an empty pattern matches nothing; --no-{item.flag} allows everything")
-        return
-    if not isfinite(told):  # Not a number is neither too small nor too large.
-        raise UsageError(f"--{item.flag}: {told} is no number")
     try:
-        msgspec.convert({item.rule: told}, Rules)
-    except msgspec.ValidationError as error:
-        said = str(error).partition(" - at ")[0]
-        raise UsageError(f"--{item.flag}: {said}") from error
+        granting.checked_rule(item.rule, told)
+    except UsageError as error:
+        hint = f"; --no-{item.flag} allows everything" if item.rule in _LISTS else ""
+        raise UsageError(f"--{item.flag}: {error}{hint}") from error
 
 
 @click.group(
@@ -165,20 +157,10 @@ def create(*, root: Path, name: str, given_id: str | None, is_json: bool, **give
     A workspace without rules may do everything.
     """
     rules = _changed(Rules(), given)
-    if not checked_name(name) or name.startswith("wrkspc_"):
-        raise UsageError(f"{name[:100]!r} is no name for a workspace; choose one that does not look like an id")
-
-    if given_id is not None and not ids.is_workspace_id(given_id):
-        raise UsageError(f"--id: {given_id[:100]!r} is no id of a workspace, such as wrkspc_01research")
+    granting.check_workspace(name, given_id)
 
     async def work(store: Store, world: World) -> Workspace:
-        drawn = ids.workspace_id(world.entropy.bytes(ids.ID_ENTROPY_BYTES))
-        new = Workspace(
-            id=drawn if given_id is None else WorkspaceId(given_id),
-            name=name,
-            rules=rules,
-            created_at_ms=world.clock.now_ms(),
-        )
+        new = granting.new_workspace(name, rules, world, given_id=given_id)
         await store.access.add_workspace(new)
         return new
 

@@ -70,26 +70,37 @@ class Charges:
         self._changed = asyncio.Event()
 
     def of_batch(
-        self, workspace: WorkspaceId, engine: str, model: str, usage: Usage, *, share_nano: int | None = None
+        self,
+        workspace: WorkspaceId,
+        engine: str,
+        model: str,
+        usage: Usage,
+        *,
+        share_nano: int | None = None,
+        is_told: bool = False,
     ) -> Sums:
         """What an answer of a batch took and cost; `model` as the caller names it. `share_nano`: of the hours of an
-        engine that is paid by them; None: nobody noted it, so it is what tokens have cost there lately."""
-        return self._counted(workspace, self._cost(engine, model, usage, share_nano, is_batch=True), usage)
+        engine that is paid by them; None: nobody noted it, so it is what tokens have cost there lately. `is_told`: its cost
+        was told before."""
+        cost = self._cost(engine, model, usage, share_nano, is_batch=True)
+        if not is_told:
+            self._tell(workspace, cost)
+        return usages.of_answer(usage, cost)
 
     def note_person(self, asker: Asker, engine: str, usage: Usage, *, share_nano: int | None = None) -> None:
         """An answer to somebody who waited; written down within a second."""
         cost = self._cost(engine, asker.model, usage, share_nano, is_batch=False)
-        sums = self._counted(asker.workspace, cost, usage)
+        self._tell(asker.workspace, cost)
+        sums = usages.of_answer(usage, cost)
         key = (asker.workspace, asker.api_key, asker.model, engine)
         self._people[key] = self._people.get(key, NOTHING).plus(sums)
         self.on_person(Used(model=asker.model, engine=engine, service_tier=STANDARD, sums=sums))
         self._changed.set()
 
-    def _counted(self, workspace: WorkspaceId, cost: Cost, usage: Usage) -> Sums:
+    def _tell(self, workspace: WorkspaceId, cost: Cost) -> None:
         if cost.usd_nano:
             for tell in self.on_cost:
                 tell(workspace, cost.usd_nano)
-        return usages.of_answer(usage, cost)
 
     def _cost(self, engine: str, model: str, usage: Usage, share_nano: int | None, *, is_batch: bool) -> Cost:
         tariff = self._tariffs.get(engine, NO_TARIFF)

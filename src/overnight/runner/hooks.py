@@ -7,11 +7,14 @@ of deliveries is not promised, not even to one hook.
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from overnight import limits
 from overnight.core import hook as hooks
-from overnight.core.hook import Delivery
+from overnight.core.hook import TEST_EVENT, Delivery, Event, EventType, Heard, Hook
 from overnight.errors import StoreError
+from overnight.ids import ID_ENTROPY_BYTES, WorkspaceId, named
 from overnight.ports.world import World
 from overnight.runner.outward import Outward
 from overnight.store.hooks import Due, HookStore
@@ -26,8 +29,13 @@ class HookSender:
         """`public_url`: what clients reach this server by, if that is known; it begins `results_url`."""
         self.trouble = ""  # Why nothing is sent, or noted; empty if all is well. For health.
         self._store, self._world, self._outward, self._public_url = store, world, outward, public_url
+        self._events: list[Event] = []  # That are in no outbox yet.
         self._sending: dict[str, str] = {}  # Hooks by delivery.
         self._upkeep_at_ms = self._forget_at_ms = 0
+
+    def tell(self, event: Event) -> None:
+        """Announce an event as soon as the store takes it; a crash before that forgets it."""
+        self._events.append(event)
 
     async def run(self) -> None:
         """Send until cancelled; what is on its way then is sent again by the next process."""
@@ -102,9 +110,55 @@ class HookSender:
 
     async def _upkeep(self) -> None:
         now_ms = self._world.clock.now_ms()
+        while self._events:
+            await self._store.announce(self._events[0], now_ms=now_ms)
+            del self._events[0]
         if now_ms >= self._upkeep_at_ms:
             await self._store.announce_expiring(now_ms=now_ms)
             self._upkeep_at_ms = now_ms + limits.UPKEEP_EVERY_MS
         if now_ms >= self._forget_at_ms:
             await self._store.forget(now_ms=now_ms)
             self._forget_at_ms = now_ms + limits.DELIVERIES_FORGET_MS
+
+
+class NewHook(NamedTuple):
+    """A hook as nobody will see it again: its secret is kept, and not shown."""
+
+    hook: Hook
+    secret: bytes
+
+
+async def new_hook(
+    workspace: WorkspaceId,
+    url: str,
+    events: Sequence[EventType],
+    *,
+    outward: Outward,
+    world: World,
+    hook_id: str = "",
+) -> NewHook:
+    """A hook that is not in the store yet. `hook_id`: the id that was drawn for it (`hook_id_drawn`). UsageError if
+    the URL may not be asked."""
+    await outward.target(url)
+    hook = Hook(
+        id=hook_id or hook_id_drawn(world),
+        workspace=workspace,
+        url=url,
+        events=tuple(events),
+        created_at_ms=world.clock.now_ms(),
+    )
+    return NewHook(hook, world.entropy.bytes(limits.HOOK_SECRET_BYTES))
+
+
+def hook_id_drawn(world: World) -> str:
+    """A new id of a hook."""
+    return named("hook", world.entropy.bytes(ID_ENTROPY_BYTES))
+
+
+async def tried(hook: Hook, secret: bytes, *, outward: Outward, world: World) -> Heard:
+    """Post an event of type hook.test now, once, and tell what came back; nothing of it is written down."""
+    now_ms = world.clock.now_ms()
+    told = {"hook_id": hook.id, "workspace_id": hook.workspace}
+    body = hooks.body_of(TEST_EVENT, told, now_ms=now_ms)
+    delivery_id = named("delivery", world.entropy.bytes(ID_ENTROPY_BYTES))
+    return await outward.post(hook.url, body, headers=hooks.headers(delivery_id, body, secret, now_ms=now_ms))

@@ -173,10 +173,15 @@ class SegmentRun:
             ),
         )
 
-    def charged(self, work: Work, engine: str, usage: Usage, *, share_nano: int | None = None) -> Took:
-        """What an answer took that `engine` gave, and what it cost. `share_nano`: of the hours of the engine."""
-        workspace = self.batch.workspace
-        return Took(engine, self._charges.of_batch(workspace, engine, work.model, usage, share_nano=share_nano))
+    def charged(
+        self, work: Work, engine: str, usage: Usage, *, share_nano: int | None = None, is_told: bool = False
+    ) -> Took:
+        """What an answer took that `engine` gave, and what it cost. `share_nano`: of the hours of the engine.
+        `is_told`: the budget of its workspace knows it already."""
+        sums = self._charges.of_batch(
+            self.batch.workspace, engine, work.model, usage, share_nano=share_nano, is_told=is_told
+        )
+        return Took(engine, sums)
 
     def note(self, work: Work, kind: Kind, line: bytes, took: Took | None) -> None:
         """Note for the bill what a row took, or why it came to nothing."""

@@ -16,7 +16,6 @@ from overnight.ids import WorkspaceId
 from overnight.ports.world import World
 from overnight.store.store import Store
 
-
 _AGAIN_MS = 1_000  # When a reader was in the way: most take less.
 
 

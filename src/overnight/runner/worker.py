@@ -63,6 +63,7 @@ class Worker:
         self._twins = Twins(self._queue_orphans) if deduplicates else None
         self._runs: dict[SegmentRef, SegmentRun] = {}
         self._parked: dict[SegmentRef, str] = {}  # The key of its trouble, by segment.
+        self._seen: set[SegmentRef] = set()  # Whose rows were counted for budgets, and not sealed by us.
         self._unsaved = Unsaved()
         self._trusted_until_ms = 0
         self._wake = asyncio.Event()
@@ -222,6 +223,7 @@ class Worker:
             self._park(run, f"waits for a restart: {error}")
             return  # It stays leased by us: taking it again would end the same way.
         run.is_started = True
+        self._seen.add(run.lease.segment)
         now_ms = self._world.clock.now_ms()
         kind = run.closing or kind_of_unfinished(run.batch, now_ms=now_ms)
         if kind is not None:
@@ -284,7 +286,8 @@ class Worker:
             return None
         work.know(params.read_batched(work.params))
         routes = self._fleet.router.routes_for(work.model)
-        return work.run.charged(work, routes[0].engine.name if routes else "", usage)
+        is_told = work.run.lease.segment in self._seen  # By an earlier lease of ours.
+        return work.run.charged(work, routes[0].engine.name if routes else "", usage, is_told=is_told)
 
     def _queue(self, works: list[Work]) -> None:
         self._fleet.backlog.add(works)
@@ -332,6 +335,7 @@ class Worker:
         except StoreError as error:
             self._park(run, f"waits for a restart: {error}")
             return
+        self._seen.discard(run.lease.segment)
         self._forget(run)
 
     def _park(self, run: SegmentRun, trouble: str) -> None:

@@ -126,7 +126,8 @@ HANDLERS = {
 
 
 class RequestIds:
-    """Gives every request an id, in its scope and in the `request-id` header of its answer, whatever that is.
+    """Gives every request an id, in its scope and in the `request-id` header of its answer, whatever that is. No
+    browser is to take an answer for something else than it says (`nosniff`): what is in it came from anywhere.
 
     `overnight-version` beside it tells a client that `Idempotency-Key` is honoured here.
     """
@@ -145,6 +146,8 @@ class RequestIds:
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
                 extra = {"request-id": request_id, "overnight-version": __version__, **state.get("limit_headers", {})}
+                if all(name != b"x-content-type-options" for name, _ in message["headers"]):
+                    extra["x-content-type-options"] = "nosniff"
                 if "workspace" in state:
                     extra["anthropic-workspace-id"] = state["workspace"]
                     extra["anthropic-organization-id"] = state["organization"]

@@ -18,6 +18,7 @@ from overnight.runner.journal import Journal
 from overnight.runner.tallies import Tallies
 from overnight.runner.upkeep import Upkeep
 from overnight.runner.worker import Worker
+from overnight.server import browsers
 from overnight.server.access import Caller, Doors
 from overnight.server.config import Settings
 from overnight.server.lag import Lag
@@ -84,8 +85,11 @@ def traced(http_request: HttpRequest, name: str) -> Iterator[Span]:
 
 
 def caller_of(http_request: HttpRequest) -> Caller:
-    """Who is asking, from `x-api-key` or `Authorization: Bearer`; NotAuthenticated if we do not know them."""
+    """Who is asking, from `x-api-key` or `Authorization: Bearer`; NotAuthenticated if we do not know them. Without
+    keys PermissionDenied for what pages of other sites may have sent."""
     here = of(http_request)
+    if not here.doors.needs_key:
+        browsers.check(http_request, here.settings)
     headers = http_request.headers
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     shown = headers.get("x-api-key") or (bearer.strip() if scheme.lower() == "bearer" else "")

@@ -28,7 +28,14 @@ class Granted(NamedTuple):
 
 
 def new_key(
-    owner: WorkspaceId, role: Role, world: World, *, name: str, expires_at_ms: int | None, key_id: str = ""
+    owner: WorkspaceId,
+    role: Role,
+    world: World,
+    *,
+    name: str,
+    now_ms: int,
+    expires_at_ms: int | None,
+    key_id: str = "",
 ) -> Granted:
     """A key that opens a workspace from now on. `key_id`: the id that was drawn for it (`key_id_drawn`)."""
     text = ids.api_key(role, world.entropy.bytes(ids.KEY_ENTROPY_BYTES))
@@ -39,7 +46,7 @@ def new_key(
         name=name,
         workspace=owner,
         role=role,
-        created_at_ms=world.clock.now_ms(),
+        created_at_ms=now_ms,
         expires_at_ms=expires_at_ms,
     )
     return Granted(text, key)
@@ -50,11 +57,10 @@ def key_id_drawn(world: World) -> str:
     return ids.named("apikey", world.entropy.bytes(ids.ID_ENTROPY_BYTES))
 
 
-def successor(old: Key, world: World, *, key_id: str = "") -> Granted:
+def successor(old: Key, world: World, *, now_ms: int, key_id: str = "") -> Granted:
     """A key in the place of another: of its name, workspace and role, and if that had an end, of as long a life."""
-    now_ms = world.clock.now_ms()
     ends_ms = None if old.expires_at_ms is None else now_ms + old.expires_at_ms - old.created_at_ms
-    return new_key(old.workspace, old.role, world, name=old.name, expires_at_ms=ends_ms, key_id=key_id)
+    return new_key(old.workspace, old.role, world, name=old.name, now_ms=now_ms, expires_at_ms=ends_ms, key_id=key_id)
 
 
 def key_state(key: Key, owner: Workspace, *, now_ms: int) -> KeyState:
@@ -66,19 +72,24 @@ def key_state(key: Key, owner: Workspace, *, now_ms: int) -> KeyState:
     return "open" if owner.archived_at_ms is None else "archived"
 
 
-def new_workspace(name: str, rules: Rules, world: World, *, given_id: str = "") -> Workspace:
-    """A workspace. `given_id`: of one that `[[keys]]` of the settings name. UsageError for a name or id that cannot
-    be."""
-    if not checked_name(name) or name.startswith("wrkspc_"):
-        raise UsageError(f"{name[:100]!r} is no name for a workspace; choose one that does not look like an id")
-    if given_id and not ids.is_workspace_id(given_id):
-        raise UsageError(f"{given_id[:100]!r} is no id of a workspace, such as wrkspc_01research")
+def new_workspace(name: str, rules: Rules, world: World, *, given_id: str | None = None) -> Workspace:
+    """A workspace. `given_id`: of one that `[[keys]]` of the settings name. UsageError as `check_workspace`."""
+    check_workspace(name, given_id)
+    drawn = ids.workspace_id(world.entropy.bytes(ids.ID_ENTROPY_BYTES))
     return Workspace(
-        id=WorkspaceId(given_id) or ids.workspace_id(world.entropy.bytes(ids.ID_ENTROPY_BYTES)),
+        id=drawn if given_id is None else WorkspaceId(given_id),
         name=name,
         rules=rules,
         created_at_ms=world.clock.now_ms(),
     )
+
+
+def check_workspace(name: str, given_id: str | None) -> None:
+    """UsageError for a name, or an id, that cannot be one of a workspace."""
+    if not checked_name(name) or name.startswith("wrkspc_"):
+        raise UsageError(f"{name[:100]!r} is no name for a workspace; choose one that does not look like an id")
+    if given_id is not None and not ids.is_workspace_id(given_id):
+        raise UsageError(f"{given_id[:100]!r} is no id of a workspace, such as wrkspc_01research")
 
 
 def checked_name(text: str) -> str:

@@ -85,7 +85,7 @@ async def _obstacles(here: Context) -> Mapping[str, str]:
         found["store"] = str(error)
     if here.worker.recorder.trouble:
         found["results"] = here.worker.recorder.trouble
-    if any(False and pool.is_away for pool in here.fleet.pools):
+    if all(pool.is_away for pool in here.fleet.pools):
         found["engines"] = "; ".join(
             f"{pool.engine.name} is away: {pool.trouble or 'it is not reached'}" for pool in here.fleet.pools
         )

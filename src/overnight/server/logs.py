@@ -68,6 +68,8 @@ class JsonLines(logging.Formatter):
 
 def printable(text: str) -> str:
     """The text with everything escaped that is not to be seen: ends of lines, control and direction characters."""
+    if text.isprintable():
+        return _cut(text)  # Almost always.
     shown = "".join(
         sign if sign.isprintable() else sign.encode("unicode_escape", "backslashreplace").decode() for sign in text
     )
@@ -111,12 +113,14 @@ def _places(trace: TracebackType | None) -> list[str]:
 
 def _time(record: logging.LogRecord) -> str:
     at = datetime.fromtimestamp(record.created, UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    return f"{at.isoformat(timespec='milliseconds').removesuffix('+00:00')}Z"
 
 
 def _text(value: Field) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
+    if type(value) is int:
+        return str(value)
     if not isinstance(value, str):
         return json.dumps(value, default=str)
     return value if _PLAIN.fullmatch(value) and len(value) <= _LINE_CHARACTERS_MAX else json.dumps(_cut(value))

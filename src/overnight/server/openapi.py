@@ -289,7 +289,7 @@ _ERRORS = {
     "PermissionDenied": ("403", "The key, or its workspace, may not do this."),
     "NotFound": ("404", "No such thing in this workspace."),
     "BodyTimeout": ("408", "The body stopped arriving."),
-    "Conflict": ("409", "The idempotency key was used with another body."),
+    "Conflict": ("409", "The idempotency key was used with another body, or lines before `after` are gone."),
     "TooLarge": ("413", "The body is too large."),
     "RateLimited": ("429", "Too many requests a minute."),
     "Refused": ("4XX", "The engine's own refusal."),

@@ -8,13 +8,16 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import uvicorn
 
 from overnight import limits
+from overnight.core.budget import Which
+from overnight.core.hook import budget_reached
 from overnight.errors import UsageError
-from overnight.ids import drawn
+from overnight.ids import WorkspaceId, drawn
 from overnight.ports.world import World
 from overnight.runner import tallies
 from overnight.runner.fleet import Fleet
@@ -94,6 +97,8 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
             deduplicates=settings.deduplicate,
         )
         fleet.charges.on_person = worker.recorder.journal.add
+        hooks = _hook_sender(settings, store, world)
+        fleet.budgets.on_reached.append(partial(_tell_reached, hooks, world))
         yield Context(
             settings=settings,
             store=store,
@@ -103,7 +108,7 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
             tallies=live,
             world=world,
             doors=doors,
-            hooks=_hook_sender(settings, store, world),
+            hooks=hooks,
             organization=organization_id(await store.access.secret("organization", world.entropy.bytes(32))),
         )
     finally:
@@ -147,6 +152,13 @@ async def _run(
 async def _sending(here: Context) -> None:
     if here.hooks is not None:
         await here.hooks.run()
+
+
+def _tell_reached(
+    hooks: HookSender, world: World, workspace: WorkspaceId, which: Which, limit_usd: float, spent_usd: float
+) -> None:
+    now_ms = world.clock.now_ms()
+    hooks.tell(budget_reached(workspace, which, limit_usd=limit_usd, spent_usd=spent_usd, now_ms=now_ms))
 
 
 def _hook_sender(settings: Settings, store: Store, world: World) -> HookSender:

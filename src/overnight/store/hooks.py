@@ -71,8 +71,9 @@ class HookStore(Protocol):
         """The newest first, of at most `limits.DELIVERIES_LIST_MAX`."""
         ...
 
-    async def resend(self, delivery_id: str, *, now_ms: int) -> Delivery:
-        """The delivery, due now whatever became of it, under its id. UsageError if there is none."""
+    async def resend(self, delivery_id: str, *, workspace: WorkspaceId | None = None, now_ms: int) -> Delivery:
+        """The delivery, due now whatever became of it, under its id. UsageError if there is none, or none in this
+        workspace."""
         ...
 
     async def counts(self) -> Mapping[DeliveryStatus, int]:

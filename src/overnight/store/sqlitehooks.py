@@ -108,8 +108,8 @@ class SqliteHooks:
         given = {name: value for name, value in only.items() if value is not None}
         return await self._committer.read(lambda sql: _deliveries(sql, given, limit))
 
-    async def resend(self, delivery_id: str, *, now_ms: int) -> Delivery:
-        return await self._committer.write(lambda sql: _resend(sql, delivery_id, now_ms))
+    async def resend(self, delivery_id: str, *, workspace: WorkspaceId | None = None, now_ms: int) -> Delivery:
+        return await self._committer.write(lambda sql: _resend(sql, delivery_id, workspace, now_ms))
 
     async def counts(self) -> Mapping[DeliveryStatus, int]:
         asked = "SELECT status, count(*) FROM deliveries GROUP BY status"
@@ -214,8 +214,11 @@ def _deliveries(sql: sqlite3.Connection, only: Mapping[str, str], limit: int) ->
     return [_to_delivery(row) for row in found]
 
 
-def _resend(sql: sqlite3.Connection, delivery_id: str, now_ms: int) -> Delivery:
-    row = sql.execute(f"SELECT {_DELIVERY_COLUMNS} FROM deliveries WHERE id = ?", (delivery_id,)).fetchone()
+def _resend(sql: sqlite3.Connection, delivery_id: str, workspace: WorkspaceId | None, now_ms: int) -> Delivery:
+    row = sql.execute(
+        f"SELECT {_DELIVERY_COLUMNS} FROM deliveries WHERE id = ?1 AND (?2 IS NULL OR workspace = ?2)",
+        (delivery_id, workspace),
+    ).fetchone()
     if row is None:
         raise UsageError(f"there is no delivery {delivery_id[:80]!r}; `overnight hooks deliveries` lists them")
     again = hooks.sent_again(_to_delivery(row), now_ms=now_ms)

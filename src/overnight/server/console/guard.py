@@ -10,7 +10,7 @@ import ipaddress
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
-from urllib.parse import parse_qsl, quote, urlsplit
+from urllib.parse import parse_qsl, quote
 
 from starlette.datastructures import ImmutableMultiDict
 from starlette.requests import Request as HttpRequest
@@ -18,8 +18,7 @@ from starlette.responses import Response
 
 from overnight import limits
 from overnight.errors import ApiError, InvalidRequest, NotAuthenticated, PermissionDenied, StoreError
-from overnight.server import context, receive, urls
-from overnight.server.config import is_loopback
+from overnight.server import browsers, context, receive, urls
 from overnight.server.console import pages, session
 from overnight.server.console.session import Visit
 from overnight.server.context import Context
@@ -62,7 +61,7 @@ async def _let_in(
     http_request: HttpRequest, here: Context, visit: Visit, page: Page, *, needs_login: bool
 ) -> Response:
     if not here.doors.needs_key:
-        _check_host(http_request, here)
+        browsers.check_name(http_request, here.settings)
     if _comes_from_elsewhere(http_request):
         return await pages.rendered(http_request, "again.html", path=_path_of(http_request))
     now_ms = here.world.clock.now_ms()
@@ -90,28 +89,6 @@ def _path_of(http_request: HttpRequest) -> str:
 
 
 # --- Names ----------------------------------------------------------------------------------------------------------
-
-
-def _check_host(http_request: HttpRequest, here: Context) -> None:
-    settings = here.settings
-    known = {settings.host.lower(), (urlsplit(settings.public_url).hostname or "").lower()} - {""}
-    called = [http_request.headers.get("host", ""), *http_request.headers.getlist("x-forwarded-host")]
-    for host in called:
-        name = _name_of(host)
-        if not is_loopback(name) and name not in known:
-            raise PermissionDenied(
-                "This server has no keys, so its console answers only to names of this machine. "
-                "Open it as http://127.0.0.1 or http://localhost with its port; "
-                "or set public_url to the address that you use, or make a key with `overnight keys create`."
-            )
-
-
-def _name_of(host: str) -> str:
-    """The name in a Host header; empty if there is none."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").lower()
-    except ValueError:
-        return ""
 
 
 def _comes_from_elsewhere(http_request: HttpRequest) -> bool:
@@ -155,21 +132,8 @@ def _check_form(http_request: HttpRequest, here: Context, visit: Visit) -> None:
     token = session.sessions_of(http_request).token(visit.session)
     is_from_here = http_request.headers.get("sec-fetch-site", "same-origin") == "same-origin"
     is_ours = hmac.compare_digest(shown.encode(), token.encode())
-    if not (is_from_here and _is_own_origin(http_request, here) and is_ours):
+    if not (is_from_here and browsers.is_own_origin(http_request, here.settings) and is_ours):
         raise PermissionDenied(
             "This form did not come from a page of your session, and nothing was changed. "
             "Go back, load the page again, and repeat what you did."
         )
-
-
-def _is_own_origin(http_request: HttpRequest, here: Context) -> bool:
-    """Whether a form was sent by a page of ours, as far as the browser says."""
-    origin = http_request.headers.get("origin")
-    if origin is None:
-        return True
-    own = urlsplit(urls.base_url(http_request, here.settings))
-    return origin in (f"{own.scheme}://{own.netloc}", f"{http_request.scope['scheme']}://{_host_of(http_request)}")
-
-
-def _host_of(http_request: HttpRequest) -> str:
-    return http_request.headers.get("host", "")

@@ -8,7 +8,7 @@ so that sending it twice makes one key and shows it once.
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast, get_args
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -114,10 +114,11 @@ async def create(http_request: HttpRequest) -> Response:
     here, form = admin_of(http_request), session.visit_of(http_request).form
     given = {name: form.get(name, "").strip() for name in ("workspace", "role", "name", "ends", "id")}
     _check_unmade(here, given["id"])
+    now_ms, is_first = here.world.clock.now_ms(), not here.doors.needs_key
     troubles: dict[str, str] = {}
     if given["workspace"] not in {item.id for item in _open_workspaces(here)}:
         troubles["workspace"] = "There is no such workspace, or it is archived."
-    if given["role"] not in ("workspace", "admin"):
+    if given["role"] not in get_args(Role):
         troubles["role"] = "There is no such choice; take one of the list."
     ends_ms = None
     try:
@@ -125,14 +126,20 @@ async def create(http_request: HttpRequest) -> Response:
     except UsageError as error:
         troubles["name"] = str(error)
     try:
-        ends_ms = _end(given["ends"], now_ms=here.world.clock.now_ms())
+        ends_ms = _end(given["ends"], now_ms=now_ms)
     except UsageError as error:
         troubles["ends"] = str(error)
     if troubles:
         return await _new_form(http_request, here, given, troubles)
-    role: Role = "admin" if given["role"] == "admin" else "workspace"
-    owner, is_first = WorkspaceId(given["workspace"]), not here.doors.needs_key
-    made = granting.new_key(owner, role, here.world, name=given["name"], expires_at_ms=ends_ms, key_id=given["id"])
+    made = granting.new_key(
+        WorkspaceId(given["workspace"]),
+        cast(Role, given["role"]),
+        here.world,
+        name=given["name"],
+        now_ms=now_ms,
+        expires_at_ms=ends_ms,
+        key_id=given["id"],
+    )
     await here.store.access.add_key(made.key)
     return await _shown_once(http_request, here, made, is_first=is_first)
 
@@ -228,8 +235,9 @@ async def rotate(http_request: HttpRequest) -> Response:
     _check_unmade(here, form.get("id", ""))
     if form.get("overlap") not in OVERLAPS:
         raise InvalidRequest("Choose how long the old key still opens.")
-    made = granting.successor(line.key, here.world, key_id=form["id"])
-    until_ms = made.key.created_at_ms + OVERLAPS[form["overlap"]][1]
+    now_ms = here.world.clock.now_ms()
+    made = granting.successor(line.key, here.world, now_ms=now_ms, key_id=form["id"])
+    until_ms = now_ms + OVERLAPS[form["overlap"]][1]
     try:
         await here.store.access.replace_key(line.key.id, made.key, until_ms=until_ms)
     except UsageError as error:

@@ -8,7 +8,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from overnight.errors import MethodNotAllowed, NotFound
-from overnight.server.console import actions, assets, batch, batches, engines, login, pages, results
+from overnight.server.console import (
+    actions,
+    assets,
+    batch,
+    batches,
+    engines,
+    hooks,
+    keys,
+    login,
+    pages,
+    results,
+    usage,
+    workspaces,
+)
 from overnight.server.console.guard import Page, guarded
 
 Line: TypeAlias = tuple[str, str, Page]
@@ -28,6 +41,28 @@ CONSOLE_ROUTES: Final[Sequence[Line]] = (
     ("GET", "/console/batches/{batch_id}/retry", results.ask_retry),
     ("POST", "/console/batches/{batch_id}/retry", results.retry),
     ("GET", "/console/engines", engines.engines),
+    ("GET", "/console/usage", usage.usage),
+    ("GET", "/console/usage.csv", usage.download),
+    ("GET", "/console/keys", keys.keys),
+    ("GET", "/console/keys/new", keys.ask_new),
+    ("POST", "/console/keys/new", keys.create),
+    ("GET", "/console/keys/{key_id}/revoke", keys.ask_revoke),
+    ("POST", "/console/keys/{key_id}/revoke", keys.revoke),
+    ("GET", "/console/keys/{key_id}/rotate", keys.ask_rotate),
+    ("POST", "/console/keys/{key_id}/rotate", keys.rotate),
+    ("GET", "/console/keys/workspaces/new", workspaces.ask_new),
+    ("POST", "/console/keys/workspaces/new", workspaces.create),
+    ("GET", "/console/keys/workspaces/{workspace_id}/edit", workspaces.ask_edit),
+    ("POST", "/console/keys/workspaces/{workspace_id}/edit", workspaces.edit),
+    ("GET", "/console/keys/workspaces/{workspace_id}/archive", workspaces.ask_archive),
+    ("POST", "/console/keys/workspaces/{workspace_id}/archive", workspaces.archive),
+    ("GET", "/console/hooks", hooks.hooks),
+    ("GET", "/console/hooks/new", hooks.ask_new),
+    ("POST", "/console/hooks/new", hooks.create),
+    ("GET", "/console/hooks/{hook_id}/delete", hooks.ask_delete),
+    ("POST", "/console/hooks/{hook_id}/delete", hooks.delete),
+    ("POST", "/console/hooks/{hook_id}/test", hooks.test),
+    ("POST", "/console/hooks/deliveries/{delivery_id}/resend", hooks.resend),
     ("POST", "/console/logout", login.logout),
 )
 

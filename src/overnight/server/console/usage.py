@@ -30,7 +30,7 @@ Per: TypeAlias = Literal["hour", "day"]
 By: TypeAlias = Literal["model", "engine", "workspace", "key"]
 Measure: TypeAlias = Literal["usd", "tokens", "requests"]
 
-RANGES: Final[Mapping[Range, str]] = {"24h": "24 hours", "7d": "7 days", "30d": "30 days", "90d": "90 days"}
+RANGES: Final[Mapping[str, str]] = {"24h": "24 hours", "7d": "7 days", "30d": "30 days", "90d": "90 days"}
 MEASURES: Final[Mapping[Measure, str]] = {"usd": "Cost", "tokens": "Tokens", "requests": "Requests"}
 SERIES_MAX: Final = 7  # In the chart, and one more for all others: as many fills as people can tell apart.
 _HOUR_MS: Final = 3_600_000

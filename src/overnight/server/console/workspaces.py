@@ -8,7 +8,7 @@ from starlette.responses import Response
 from overnight.core.workspace import DEFAULT, NO_RULES, Workspace
 from overnight.errors import InvalidRequest, UsageError
 from overnight.ids import WorkspaceId
-from overnight.server import granting
+from overnight.server import context, granting
 from overnight.server.console import pages, rules, session
 from overnight.server.console.keys import admin_of, workspace_of
 from overnight.server.context import Context
@@ -22,43 +22,47 @@ async def ask_new(http_request: HttpRequest) -> Response:
 
 async def create(http_request: HttpRequest) -> Response:
     """Make a workspace; durable before the answer. The form again, with 400, if a field cannot be."""
-    here = admin_of(http_request)
-    given = _given(http_request)
-    wanted, troubles = rules.read(given)
-    try:
-        made = granting.new_workspace(given["name"], wanted, here.world)
-        if not troubles:
-            await here.store.access.add_workspace(made)
-    except UsageError as error:
-        troubles["name"] = str(error)
-    if troubles:
-        return await _form(http_request, None, given, troubles)
-    await here.doors.refresh(here.store.access)
-    return pages.redirect(http_request, "/console/keys")
+    admin_of(http_request)
+    return await _save(http_request, None)
 
 
 async def ask_edit(http_request: HttpRequest) -> Response:
     """The rules of a workspace as a form."""
     _, found = _named(http_request)
-    return await _form(http_request, found, {"name": found.name, **rules.typed(found.rules)}, {})
+    name = "" if _is_unnamed(found) else found.name
+    return await _form(http_request, found, {"name": name, **rules.typed(found.rules)}, {})
 
 
 async def edit(http_request: HttpRequest) -> Response:
     """Replace the rules of a workspace; durable before the answer, and they count at once. The form again, with 400,
     if a field cannot be."""
-    here, found = _named(http_request)
-    given = _given(http_request)
+    _, found = _named(http_request)
+    return await _save(http_request, found)
+
+
+async def _save(http_request: HttpRequest, found: Workspace | None) -> Response:
+    here, form = context.of(http_request), session.visit_of(http_request).form
+    given = {name: form.get(name, "").strip() for name in ("name", *(field.name for field in rules.FIELDS))}
     wanted, troubles = rules.read(given)
+    try:
+        if found is not None and not _is_unnamed(found):
+            if not troubles:
+                await here.store.access.set_rules(found.id, wanted)
+        else:
+            made = granting.new_workspace(given["name"], wanted, here.world, given_id=found.id if found else None)
+            if not troubles:
+                await here.store.access.add_workspace(made)
+    except UsageError as error:
+        troubles["name"] = str(error)
     if troubles:
         return await _form(http_request, found, given, troubles)
-    try:
-        await here.store.access.set_rules(found.id, wanted)
-    except UsageError:
-        if found.id == DEFAULT.id:
-            raise
-        await here.store.access.add_workspace(Workspace(id=found.id, name=found.name, rules=wanted))
     await here.doors.refresh(here.store.access)
     return pages.redirect(http_request, "/console/keys")
+
+
+def _is_unnamed(workspace: Workspace) -> bool:
+    """Whether only keys of the settings name it: the store does not know it yet."""
+    return workspace.name == workspace.id
 
 
 async def ask_archive(http_request: HttpRequest) -> Response:
@@ -80,11 +84,6 @@ async def archive(http_request: HttpRequest) -> Response:
     return pages.redirect(http_request, "/console/keys")
 
 
-def _given(http_request: HttpRequest) -> dict[str, str]:
-    form = session.visit_of(http_request).form
-    return {name: form.get(name, "").strip() for name in ("name", *(field.name for field in rules.FIELDS))}
-
-
 async def _form(
     http_request: HttpRequest, found: Workspace | None, given: Mapping[str, str], troubles: Mapping[str, str]
 ) -> Response:
@@ -93,6 +92,7 @@ async def _form(
         "workspace.html",
         status=400 if troubles else 200,
         workspace=found,
+        needs_name=found is None or _is_unnamed(found),
         given=given,
         troubles=troubles,
         fields=rules.FIELDS,
@@ -109,4 +109,6 @@ def _archivable(http_request: HttpRequest) -> tuple[Context, Workspace]:
     here, found = _named(http_request)
     if found.id == DEFAULT.id:
         raise InvalidRequest("The default workspace cannot be archived; revoke its keys instead.")
+    if _is_unnamed(found):
+        raise InvalidRequest("Only keys of the settings name this workspace; end those, or give it a name first.")
     return here, found

@@ -93,5 +93,22 @@ async function follow() {
   }
 }
 
+// Buttons with data-copy copy the text of the element of that id. Browsers let only pages over https, or of this
+// machine, write to the clipboard; elsewhere the text is selected.
+for (const button of document.querySelectorAll("button[data-copy]")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    const text = document.getElementById(button.dataset.copy);
+    try {
+      await navigator.clipboard.writeText(text.textContent);
+      announce("Copied.");
+      button.textContent = "Copied";
+    } catch {
+      document.getSelection().selectAllChildren(text);
+      announce("Selected. Copy it with your keyboard.");
+    }
+  });
+}
+
 localize(document);
 if (document.querySelector("[data-live][id]")) follow();

@@ -1,0 +1,126 @@
+"""A server of a team as the tests of the browser find it: workspaces, keys, batches of every kind, a busy engine."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ended import ended, errored, succeeded
+
+from overnight.core.workspace import Key, Role, Rules, Workspace
+from overnight.ids import BatchId, WorkspaceId
+from overnight.ports.world import World
+from overnight.store.store import Store, open_directory
+from overnight.testing.observed import ObservedServer, observed_server, upstream_process
+from overnight.testing.wireclient import WireClient, params
+from overnight.wire import result
+from overnight.wire.create import Request
+
+T = TypeVar("T")
+RESEARCH, SALES = WorkspaceId("wrkspc_01research"), WorkspaceId("wrkspc_01sales")
+ADMIN, TEAM = "sk-an-admin-of-research", "sk-somebody-of-sales"
+MODEL = "claude-haiku-4-5"
+MIXED, FINE = 120, 12  # Requests of these batches.
+
+
+@dataclass
+class Scene:
+    """A running server, and the ids of what is in it."""
+
+    server: ObservedServer
+    data: Path
+    engine: str
+    made: dict[str, BatchId] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return self.server.url
+
+    def client(self, key: str = ADMIN) -> closing[WireClient]:
+        """Somebody who uses the API."""
+        return closing(WireClient(self.url, api_key=key))
+
+    def batch(self, *texts: str, key: str = ADMIN, waits: bool = True) -> str:
+        """The id of a new batch with a request for each text; ended, if it waits."""
+        with self.client(key) as client:
+            batch_id = str(client.create([asked(f"r{n}", text) for n, text in enumerate(texts)])["id"])
+            if waits:
+                self.server.wait_ended(client, batch_id)
+            return batch_id
+
+
+def asked(custom_id: str, text: str) -> dict[str, object]:
+    """A request for a model that has a price."""
+    return {"custom_id": custom_id, "params": params(text, model=MODEL, max_tokens=200)}
+
+
+def run(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """The outcome of a coroutine. Playwright holds the loop of this thread, so it runs in another."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(make())).result()
+
+
+def key_of(text: str, workspace: WorkspaceId, name: str, role: Role = "workspace") -> Key:
+    """A key that is not drawn, so that tests can type it."""
+    return Key(
+        id=f"apikey_{name}",
+        sha256=sha256(text.encode()).hexdigest(),
+        hint=f"{text[:5]}...{text[-4:]}",
+        name=name,
+        workspace=workspace,
+        role=role,
+        created_at_ms=1_780_000_000_000,
+    )
+
+
+def ticket(item: Request) -> bytes:
+    """By the number in its name: every 10th errored, and of others some canceled or expired."""
+    number = int(item.custom_id.rpartition("-")[2])
+    if number % 10 == 0:
+        kind, said = ("rate_limit_error", "Slow down") if number % 20 else ("api_error", "The engine gave up")
+        return errored(item, kind, said)
+    if number % 40 == 1:
+        return result.canceled(item.custom_id)
+    if number % 40 == 2:
+        return result.expired(item.custom_id)
+    return succeeded(item, f"Ticket {number} is about billing. The customer asks for a copy of the invoice.")
+
+
+async def _fill(store: Store, made: dict[str, BatchId]) -> None:
+    rules = Rules(requests_per_minute=5_000, usd_per_day=20.0, usd_per_month=250.0, models=["claude-*"])
+    await store.access.add_workspace(Workspace(id=RESEARCH, name="Research", rules=rules))
+    await store.access.add_workspace(Workspace(id=SALES, name="Sales", rules=Rules(usd_per_day=5.0)))
+    await store.access.add_key(key_of(ADMIN, RESEARCH, "Ada", "admin"))
+    await store.access.add_key(key_of(TEAM, SALES, "Sam"))
+    tickets = [asked(f"ticket-{n:04}", f"What is ticket {n} about?") for n in range(MIXED)]
+    made["mixed"] = await ended(store, tickets, ticket, workspace=RESEARCH)
+    fine = [asked(f"review-{n}", f"Is review {n} kind?") for n in range(1, FINE + 1)]
+    made["fine"] = await ended(store, fine, lambda item: succeeded(item, "It is kind."), workspace=RESEARCH)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[Scene]:
+    """The scene for the length of a block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made: dict[str, BatchId] = {}
+
+    async def make() -> None:
+        async with open_directory(folder / "data", World()) as store:
+            await _fill(store, made)
+
+    run(make)
+    with ExitStack() as stack:
+        engine = stack.enter_context(upstream_process())
+        server = stack.enter_context(observed_server(folder / "data", "--engine", engine))
+        scene = Scene(server, folder / "data", engine, made)
+        for key in (ADMIN, TEAM):
+            scene.batch(*(f"How long is a night? {number}" for number in range(6)), key=key)
+        scene.made["running"] = BatchId(scene.batch("fine", "fine too", "[[hang]]", waits=False))
+        with scene.client() as client:
+            server.wait_counted(client, scene.made["running"], succeeded=2)
+        yield scene
