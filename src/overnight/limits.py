@@ -79,9 +79,7 @@ DRAIN_S_MAX: Final = 30.0  # SIGTERM to exit. In flight may finish for most of i
 UPKEEP_EVERY_MS: Final = 30_000  # Expiry of batches nobody works on, archive, removal of objects.
 UPKEEP_BATCHES_MAX: Final = 100  # Per pass, so that upkeep never holds the database for long.
 UPKEEP_HOURLY_MS: Final = 3_600_000  # Sums of usage, and new pages for the database if something was removed.
-REPACK_BYTES_MAX: Final = (
-    256 * MIB
-)  # Of the database. Repacking it holds up commits for 1.5 s and takes as much memory.
+REPACK_BYTES_MAX: Final = 256 * MIB  # Database; repacking holds up commits for 1.5 s and takes as much memory.
 
 # --- Off-peak -----------------------------------------------------------------------------------------------------
 
@@ -99,8 +97,7 @@ HOUR_USD_MAX: Final = 100_000.0  # Of one machine; the largest that could be ren
 PRICES_MAX: Final = 1_000  # Models whose price one purse keeps; a hostile batch must not fill memory.
 SPENDING_SAVE_MS: Final = 1_000  # What a crash may forget of what was paid.
 
-# --- Usage ----------------------------------------------------------------------------------------------------------
-# Buckets of one page of a report: https://platform.claude.com/docs/en/manage-claude/usage-cost-api
+# --- Usage (buckets of a page: https://platform.claude.com/docs/en/manage-claude/usage-cost-api) --------------------
 
 REPORT_MINUTES_DEFAULT: Final = 60
 REPORT_MINUTES_MAX: Final = 1_440

@@ -8,7 +8,7 @@ from boards import PROMETHEUS, ROOT, dashboard, expressions, metrics_in, needed,
 
 
 def _documented() -> set[str]:
-    text = (ROOT / "docs" / "reference" / "metrics.md").read_text()
+    text = (ROOT / "docs/reference/metrics.md").read_text()
     names = set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) | set(re.findall(r"`(process_\w+)`", text))
     return names | {f"{name}_{part}" for name in names for part in ("bucket", "count", "sum")}
 
@@ -44,7 +44,7 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
 def test_the_rows_are_those_of_the_page() -> None:
     rows = [panel["title"] for panel in dashboard()["panels"] if panel["type"] == "row"]
     assert rows == ["Overview", "Queue and deadlines", "Engines", "Cost", "HTTP", "Storage and process"]
-    page = (ROOT / "docs" / "how-to" / "monitoring.md").read_text()
+    page = (ROOT / "docs/how-to/monitoring.md").read_text()
     assert all(f"| {row} |" in page for row in rows)
 
 

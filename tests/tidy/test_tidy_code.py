@@ -22,9 +22,14 @@ MAY_READ_ENVIRONMENT = (
 )
 MAY_CATCH_EVERYTHING = {
     "src/overnight/runner/pool.py": 1,  # A bug in an engine costs one request.
+    "src/overnight/server/console/guard.py": 1,  # A bug in a page costs that page, as HTML.
     "src/overnight/store/committer.py": 1,  # A bug in one operation costs its caller, not the thread of all.
 }
-MAY_SKIP = ("tests/conformance/test_transports.py",)  # Where the machine has no IPv6.
+MAY_SKIP = (
+    "tests/conformance/test_transports.py",  # Where the machine has no IPv6.
+    "tests/console/browser/conftest.py",  # Where it has no Chromium, and is not CI.
+    "tests/observability/boards.py",  # Where it has no Prometheus, and is not CI.
+)
 MAY_SLEEP = (
     "tests/sim/",
     "tests/tidy/",

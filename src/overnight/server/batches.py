@@ -206,6 +206,7 @@ def _limit(text: str | None) -> int:
 
 
 def idempotency_key_of(http_request: HttpRequest) -> str | None:
+    """`Idempotency-Key`, None without one; InvalidRequest if it is empty or too long."""
     key = http_request.headers.get("idempotency-key")
     if key is not None and not 1 <= len(key) <= limits.IDEMPOTENCY_KEY_LENGTH_MAX:
         raise InvalidRequest(f"Idempotency-Key: should have 1 to {limits.IDEMPOTENCY_KEY_LENGTH_MAX} characters")

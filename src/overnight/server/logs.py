@@ -48,6 +48,7 @@ class TextLines(logging.Formatter):
     """`2026-05-28T20:26:40.123Z INFO overnight.http: GET /health status=200 …`."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
         fields = "".join(f" {name}={_text(value)}" for name, value in _fields(record).items())
         return f"{_time(record)} {record.levelname} {record.name}: {printable(_message(record))}{fields}"
 
@@ -56,6 +57,7 @@ class JsonLines(logging.Formatter):
     """One JSON object a line, in ASCII: also U+2028 and the like end no line."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
         always = {
             "time": _time(record),
             "level": record.levelname.lower(),

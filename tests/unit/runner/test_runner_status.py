@@ -409,8 +409,10 @@ def test_metrics_need_a_key_unless_asked_on_the_machine_itself(tmp_path: Path) -
     serving(tmp_path, Led(), drive, keys={"blue-key": BLUE})
 
 
-def test_without_keys_anybody_may_read_the_metrics(tmp_path: Path) -> None:
+def test_without_keys_anybody_on_this_machine_may_read_the_metrics(tmp_path: Path) -> None:
     async def drive(case: Case) -> None:
-        assert (await case.get("/metrics", host="anything.example.com")).status == 200
+        through = {"host": "127.0.0.1:8642", "x-forwarded-for": "10.0.0.9"}
+        assert (await case.get("/metrics", **through)).status == 200
+        assert (await case.get("/metrics", host="anything.example.com")).status == 403
 
     serving(tmp_path, Led(), drive)

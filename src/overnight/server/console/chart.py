@@ -11,6 +11,7 @@ WIDTH, HEIGHT = 960, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 76, 8, 14, 28
 _GRID_LINES: Final = 4
 _X_LABELS_MAX: Final = 8
+_LABEL_HALF: Final = 40  # The width of half of one, so that the last is not cut.
 _GAP_SHARE: Final = 0.2  # Of a bar's place: air between bars.
 
 
@@ -77,7 +78,7 @@ def drawn(
         bars,
         [Tick(floor - value * scale, shown(value)) for value in range(0, most + 1, step)],
         [
-            Tick(_LEFT + place * (index + 0.5), short(buckets[index]))
+            Tick(min(_LEFT + place * (index + 0.5), WIDTH - _LABEL_HALF), short(buckets[index]))
             for index in range((len(buckets) - 1) % stride, len(buckets), stride)
         ],
     )

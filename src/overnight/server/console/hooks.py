@@ -79,7 +79,7 @@ async def create(http_request: HttpRequest) -> Response:
     workspace = session.caller_of(http_request).workspace
     given = {name: form.get(name, "").strip() for name in ("url", "id")}
     events = tuple(event for event in EVENTS if event in form.getlist("events"))
-    if any(item.id == given["id"] for item in await here.store.hooks.hooks(workspace)):
+    if any(item.id == given["id"] for item in await here.store.hooks.hooks()):
         raise InvalidRequest(
             "This form was sent before, and made a hook then. Its secret is shown once: if you do not have it, make "
             "another hook and delete that one."

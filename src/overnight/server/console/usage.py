@@ -87,10 +87,13 @@ class Rate(NamedTuple):
 async def usage(http_request: HttpRequest) -> Response:
     """The page. A field that cannot be read is said beside it, with 400, above what the other fields ask for."""
     here, caller = context.of(http_request), session.caller_of(http_request)
-    given = {name: http_request.query_params.get(name, "").strip() for name in _FIELDS}
+    given = _given(http_request)
     wish, troubles = _wish(http_request, given)
     rows = await here.store.usage.report(_asked(wish, [_COLUMN[wish.by]]))
-    groups, total = _groups(here, wish, rows), _total(rows)
+    total = _total(rows)
+    if not given["show"] and not total.usd_nano:
+        wish = wish._replace(show="tokens")  # Nothing has a price: amounts would say nothing.
+    groups = _groups(here, wish, rows)
     workspaces = [item.id for item in here.doors.workspaces] if wish.workspace is None else [wish.workspace]
     buckets, series = _series(here, wish, rows)
     answer = await pages.rendered(
@@ -124,7 +127,7 @@ async def usage(http_request: HttpRequest) -> Response:
 async def download(http_request: HttpRequest) -> Response:
     """The same as CSV: a line for each bucket and group, none left out. InvalidRequest if a field cannot be read."""
     here = context.of(http_request)
-    given = {name: http_request.query_params.get(name, "").strip() for name in _FIELDS}
+    given = _given(http_request)
     wish, troubles = _wish(http_request, given)
     if troubles:
         raise InvalidRequest(" ".join(troubles.values()))
@@ -136,6 +139,12 @@ async def download(http_request: HttpRequest) -> Response:
         "cache-control": "no-store",
     }
     return Response(_csv(here, wish, rows).encode(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _given(http_request: HttpRequest) -> dict[str, str]:
+    """What was typed and chosen. A key that sees one workspace chooses none."""
+    found = {name: http_request.query_params.get(name, "").strip() for name in _FIELDS}
+    return found if session.caller_of(http_request).is_admin else {**found, "workspace": ""}
 
 
 def _query(given: Mapping[str, str]) -> str:
@@ -240,7 +249,8 @@ def _total(rows: Sequence[Row]) -> Sums:
 
 def _series(here: Context, wish: Wish, rows: Sequence[Row]) -> tuple[list[int], list[Series]]:
     """The buckets, oldest first, and the values of the largest groups; all others are one more."""
-    buckets = list(range(wish.since_ms, wish.until_ms, wish.width_ms))
+    first_ms = wish.since_ms - wish.since_ms % wish.width_ms
+    buckets = list(range(first_ms, wish.until_ms, wish.width_ms))
     column, totals = _COLUMN[wish.by], Counter[str]()
     for row in rows:
         totals[row.group[column]] += _measured(wish.show, row.sums)
@@ -249,7 +259,7 @@ def _series(here: Context, wish: Wish, rows: Sequence[Row]) -> tuple[list[int], 
     number = {value: index for index, value in enumerate(largest)}
     for row in rows:
         line = lines[number.get(row.group[column], len(largest))]
-        line[(row.at_ms - wish.since_ms) // wish.width_ms] += _measured(wish.show, row.sums)
+        line[(row.at_ms - first_ms) // wish.width_ms] += _measured(wish.show, row.sums)
     series = [Series(_label(here, wish.by, value), line) for value, line in zip(largest, lines, strict=False)]
     if others := len(totals) - len(largest):
         series.append(Series(f"{others:,} others", lines[-1]))
