@@ -57,7 +57,7 @@ def _errors(page: Page) -> dict[str, str]:
     """What is wrong with each field, as somebody hears it who comes to the field."""
     found = {}
     for kind in ("input", "select", "textarea"):
-        for field in page.attributes(kind, aria_invalid="true") or page.attributes(kind, **{"aria-invalid": "true"}):
+        for field in page.attributes(kind, **{"aria-invalid": "true"}):
             (said,) = page.texts("p", id=field["aria-describedby"].split()[-1])
             found[field["id"]] = said.removeprefix("▲ ")
     return found
@@ -139,12 +139,12 @@ def test_a_key_sees_the_keys_and_rules_of_its_workspace_and_not_that_there_are_o
     async def body(desk: Desk) -> None:
         ours, theirs = await _teams(desk)
         await desk.store.access.set_rules(OURS, Rules(usd_per_day=7.0))
-        await desk.store.access.set_rules(THEIRS, Rules(usd_per_day=123.0))
+        await desk.store.access.set_rules(THEIRS, Rules(usd_per_day=98765.0))
         await desk.here.doors.refresh(desk.store.access)
         page = await (await desk.logged_in("ours")).get("/console/keys")
         assert "the key ours" in page.source
         assert "USD a day7" in page.texts("div")
-        assert not re.search(f"theirs|{theirs.id}|{ours.id}/|123|settings|team heir", page.source)
+        assert not re.search(f"theirs|{theirs.id}|{ours.id}/|98,?765|settings|team eirs", page.source)
         assert not page.has_link("New key")
         assert not page.attributes("table", id="workspaces")
 
@@ -332,8 +332,9 @@ def test_a_rotated_key_opens_beside_the_new_one_for_as_long_as_chosen(overlap: s
         assert text not in again.body.decode()
         made = (await _access(desk)).keys[0]
         assert (made.name, made.workspace, made.role) == (ours.name, ours.workspace, ours.role)
-        desk.clock.at_ms = T0 + ms - 1
-        assert _opens(desk, "ours") is (ms > 0)
+        if ms:
+            desk.clock.at_ms = T0 + ms - 1
+            assert _opens(desk, "ours")
         desk.clock.at_ms = T0 + ms
         assert (_opens(desk, "ours"), _opens(desk, text)) == (False, True)
 

@@ -279,3 +279,14 @@ def test_behind_our_proxy_the_address_that_it_saw_is_counted(tmp_path: Path) -> 
         assert await _attempts(outside, most, **told) == [401] * most
 
     on_desk(body, tmp_path, TWO_KEYS)
+
+
+def test_the_root_leads_people_to_the_console_and_programs_to_a_hint(tmp_path: Path) -> None:
+    async def body(desk: Desk) -> None:
+        person = await desk.browser().send("GET", "/", headers={"accept": "text/html,*/*"})
+        assert (person.status, person.headers["location"]) == (303, "console")
+        program = await desk.browser().send("GET", "/", headers={"accept": "application/json"})
+        assert program.status == 404
+        assert b"The API begins at /v1, the console at /console." in program.body
+
+    on_desk(body, tmp_path, TWO_KEYS)

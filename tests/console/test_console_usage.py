@@ -190,13 +190,13 @@ def test_an_unknown_range_is_said_and_a_week_is_shown(tmp_path: Path) -> None:
 @pytest.mark.parametrize("query", ["", "?workspace=wrkspc_theirs", "?by=engine&workspace=wrkspc_theirs", "?by=key"])
 def test_a_key_sees_what_its_workspace_used_and_nothing_else(query: str, tmp_path: Path) -> None:
     async def body(desk: Desk) -> None:
-        await _use(desk, model="our-model", engine="e1", workspace=OURS, api_key="settings-2")
-        await _use(desk, model="their-model", engine="e2", workspace=THEIRS, api_key="settings-3", requests=70)
+        await _use(desk, model="our-model", engine="gpu-left", workspace=OURS, api_key="settings-2")
+        await _use(desk, model="their-model", engine="gpu-right", workspace=THEIRS, api_key="settings-3", requests=70)
         browser = await desk.logged_in("ours")
         page = await browser.get(f"/console/usage{query}")
         assert _tiles(page)["Requests"] == "1"
         for source in (page.source, (await browser.send("GET", f"/console/usage.csv{query}")).body.decode()):
-            assert not re.search(r"their|e2|settings-3", source)
+            assert not re.search(r"their|gpu-right|settings-3", source)
         assert not page.attributes("select", name="workspace")
 
     on_desk(body, tmp_path, TEAMS)

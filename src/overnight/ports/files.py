@@ -54,7 +54,7 @@ class OsFiles:
         part = path.with_name(path.name + ".part")
         try:
             _make_directories_durably(path.parent)
-            with part.open("wb") as file:
+            with open(part, "wb", opener=owner_only) as file:
                 for piece in pieces:
                     file.write(piece)
                 file.flush()
@@ -72,7 +72,7 @@ class OsFiles:
             is_new = not path.exists()
             if is_new:
                 _make_directories_durably(path.parent)
-            with path.open("ab", buffering=0) as file:
+            with open(path, "ab", buffering=0, opener=owner_only) as file:
                 _append_whole(file, data)
             if is_new:
                 _sync_entry_or_remove(path)
@@ -101,6 +101,17 @@ class OsFiles:
     def remove_empty(self, directory: Path) -> None:
         with suppress(OSError):
             directory.rmdir()
+
+
+def owner_only(path: str, flags: int) -> int:
+    """An opener of `open`: a file that it makes is read and written by its owner alone, whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
+def make_for_owner(path: Path) -> None:
+    """Make an empty file for its owner alone, unless there is one: SQLite asks for more, and its -wal and -shm take
+    after it. OSError."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def link_new(source: Path, path: Path) -> None:
@@ -151,7 +162,7 @@ def _sync_entry_or_remove(path: Path) -> None:
 def _make_directories_durably(directory: Path) -> None:
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     for path in reversed(missing):
-        path.mkdir(exist_ok=True)
+        path.mkdir(exist_ok=True, mode=0o700)
         _fsync_directory(path.parent)
 
 

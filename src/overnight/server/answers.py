@@ -8,7 +8,7 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from overnight import __version__, ids, limits
@@ -83,9 +83,11 @@ async def store_error(http_request: HttpRequest, error: Exception) -> Response:
 
 
 async def unexpected(http_request: HttpRequest, error: Exception) -> Response:
-    """The answer to our own mistake. The server itself logs the traceback."""
-    body = problem.encode("api_error", "Internal server error", request_id=http_request.state.request_id)
-    return Response(body, status_code=500, media_type="application/json")
+    """The answer to our own mistake. The server itself logs the traceback. It is sent outside of `RequestIds`."""
+    request_id = http_request.state.request_id
+    body = problem.encode("api_error", "Internal server error", request_id=request_id)
+    headers = {"request-id": request_id, "overnight-version": __version__, "x-content-type-options": "nosniff"}
+    return Response(body, status_code=500, media_type="application/json", headers=headers)
 
 
 async def disconnected(http_request: HttpRequest, error: Exception) -> Response:
@@ -105,7 +107,9 @@ async def http_error(http_request: HttpRequest, error: Exception) -> Response:
         if allowed:
             answer.headers["allow"] = allowed
         return answer
-    return await api_error(http_request, NotFound(_not_found(http_request.url.path)))
+    if http_request.scope["path"] == "/" and "text/html" in http_request.headers.get("accept", ""):
+        return RedirectResponse("console", status_code=303)  # Relative: there may be a proxy with a prefix.
+    return await api_error(http_request, NotFound(_not_found(http_request.scope["path"])))
 
 
 def _not_found(path: str) -> str:
@@ -113,7 +117,8 @@ def _not_found(path: str) -> str:
         if path == wrong or path.startswith(f"{wrong}/"):
             rest = path[len(wrong) :][:200]
             return f"There is nothing at {path[:200]}. Did you mean {right}{rest}?"
-    return f"There is nothing at {path[:200]}."
+    hint = " The API begins at /v1, the console at /console." if path == "/" else ""
+    return f"There is nothing at {path[:200]}.{hint}"
 
 
 HANDLERS = {

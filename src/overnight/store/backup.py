@@ -25,7 +25,14 @@ from msgspec import Struct
 from overnight import __version__
 from overnight.errors import DirectoryInUse, DirectoryTooNew, StoreError, UsageError
 from overnight.ids import BatchId
-from overnight.ports.files import OsFiles, link_new, replace_durably, sync_directory
+from overnight.ports.files import (
+    OsFiles,
+    link_new,
+    make_for_owner,
+    owner_only,
+    replace_durably,
+    sync_directory,
+)
 from overnight.store import manifest
 from overnight.store.committer import translated
 from overnight.store.layout import DataDirectory
@@ -93,7 +100,7 @@ def _check_places(source: DataDirectory, into: Path) -> None:
 @contextmanager
 def _locked(into: Path) -> Iterator[None]:
     into.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with (into / manifest.LOCK).open("a") as file:
+    with open(into / manifest.LOCK, "a", opener=owner_only) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -135,7 +142,8 @@ class _Writing:
             dropped=sorted(dropped),
         )
         part = self._into / f"{manifest.NAME}.part"
-        part.write_bytes(manifest.encode(written))
+        with open(part, "wb", opener=owner_only) as file:
+            file.write(manifest.encode(written))
         replace_durably(part, self._into / manifest.NAME)
         _sweep(self._into, {file.path for file in files})
         return Written(manifest=written, linked=self._linked, copied=self._copied, kept=self._kept)
@@ -191,6 +199,7 @@ class _Writing:
         part = self._into / f"{self._database.name}.part"
         for is_last in (*[False] * (_SNAPSHOTS_MAX - 1), True):
             part.unlink(missing_ok=True)
+            make_for_owner(part)
             with _translating(part):
                 live.execute("VACUUM INTO ?", (str(part),))
             with closing(_opened(part)) as copy:

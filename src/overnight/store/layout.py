@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from overnight.errors import DirectoryInUse, StoreError
+from overnight.ports.files import owner_only
 
 
 class DataDirectory:
@@ -35,7 +36,7 @@ def take(directory: DataDirectory) -> IO[str]:
     """
     try:
         directory.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = directory.lock.open("a+", encoding="ascii")
+        file = open(directory.lock, "a+", encoding="ascii", opener=_no_link)  # noqa: SIM115  The caller holds it.
     except OSError as error:
         raise _cannot_write(directory, error) from error
     try:
@@ -57,6 +58,11 @@ def take(directory: DataDirectory) -> IO[str]:
             file.close()  # Tries to write once more.
         raise _cannot_write(directory, error) from error
     return file
+
+
+def _no_link(path: str, flags: int) -> int:
+    """As `owner_only`, but never through a symbolic link: what it leads to would be emptied."""
+    return owner_only(path, flags | os.O_NOFOLLOW)
 
 
 def _cannot_write(directory: DataDirectory, error: OSError) -> StoreError:

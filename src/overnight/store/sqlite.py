@@ -5,6 +5,7 @@ The transitions are not written in SQL: a transaction reads rows, asks `core`, a
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from overnight.core.batch import Batch, Tally
@@ -15,6 +16,7 @@ from overnight.core.schedule import Demand
 from overnight.core.usage import NO_BILL, Bill
 from overnight.errors import DirectoryTooNew, StoreError
 from overnight.ids import BatchId, WorkspaceId
+from overnight.ports.files import make_for_owner
 from overnight.store import browsing, figures, handoffs, leasing, looking, rows, scrubbing, spending
 from overnight.store.committer import Committer, translated
 from overnight.store.control import (
@@ -39,6 +41,8 @@ def connect(path: Path) -> sqlite3.Connection:
     DirectoryTooNew if a newer version wrote it; StoreError if it is not ours or cannot be written.
     """
     try:
+        with suppress(OSError):  # SQLite says what is wrong.
+            make_for_owner(path)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             _prepare(connection, path)

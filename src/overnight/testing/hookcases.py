@@ -256,6 +256,16 @@ class DeliveryCases(HookSuite):
             assert [item.delivery for item in await due(opened.hooks)] == [again]
 
     @case
+    async def test_a_delivery_is_sent_again_only_for_its_own_workspace(self, opened: Opened) -> None:
+        await added(opened.hooks, "a")
+        await opened.hooks.announce(_SPENT, now_ms=T0)
+        (item,) = await all_of(opened.hooks)
+        with pytest.raises(UsageError, match="there is no delivery"):
+            await opened.hooks.resend(item.id, workspace=THEIRS, now_ms=T0 + 1)
+        assert await all_of(opened.hooks) == [item]
+        assert (await opened.hooks.resend(item.id, workspace=OURS, now_ms=T0 + 1)).due_at_ms == T0 + 1
+
+    @case
     async def test_deliveries_are_listed_newest_first_and_by_what_is_asked(self, opened: Opened) -> None:
         ours = await added(opened.hooks, "a")
         theirs = await added(opened.hooks, "b", workspace=THEIRS)

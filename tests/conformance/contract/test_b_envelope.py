@@ -168,7 +168,7 @@ def _connected(server: ObservedServer) -> socket.socket:
 def _head(framing: str) -> bytes:
     lines = (
         f"POST {BATCHES} HTTP/1.1",
-        "host: here",
+        "host: localhost",
         "anthropic-version: 2023-06-01",
         "content-type: application/json",
         framing,

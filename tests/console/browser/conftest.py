@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
+
 from browser.scene import ADMIN, Scene, served
 from browser.window import AXE, Hand, Window
-from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 Opening: TypeAlias = Callable[..., Window]
@@ -52,7 +53,7 @@ def opening(chromium: Browser, scene: Scene) -> Opening:
     return open_one
 
 
-@pytest.fixture(params=["mouse", "keyboard", "mouse without script", "keyboard without script"])
+@pytest.fixture(params=["mouse", "keyboard", "mouse without script"])
 def hand(request: pytest.FixtureRequest, opening: Opening) -> Iterator[tuple[Window, Hand]]:
     """A window of the admin, and what is used on it."""
     with opening(java_script_enabled="script" not in request.param) as window:

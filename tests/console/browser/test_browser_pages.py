@@ -1,6 +1,7 @@
 """Every page, in both schemes and two widths: nothing is wrong with it for those who see, listen or type."""
 
 import pytest
+
 from browser.conftest import Opening
 from browser.scene import Scene
 from browser.window import HEIGHT, NARROW, WIDE, Window

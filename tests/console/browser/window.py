@@ -8,7 +8,7 @@ for, and requests to anything but the server it looks at.
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import Any, Self
 
 from playwright.sync_api import Browser, ConsoleMessage, Dialog, Locator, Page, Request, Response
 
@@ -133,14 +133,31 @@ class Window:
         dialog.dismiss()
 
 
-class Mouse:
-    """A hand on a mouse."""
+class Hand:
+    """What both can do."""
 
     def __init__(self, window: Window) -> None:
         self.page = window.page
 
     def press(self, target: Locator) -> None:
         """A link or a button."""
+        raise NotImplementedError
+
+    def follow(self, target: Locator) -> None:
+        """A link or a button that leads to another page, and that page is there."""
+        with self.page.expect_navigation():
+            self.press(target)
+
+    def enter(self) -> None:
+        """The form of the field that has the focus is sent, and its answer is there."""
+        with self.page.expect_navigation():
+            self.page.keyboard.press("Enter")
+
+
+class Mouse(Hand):
+    """A hand on a mouse."""
+
+    def press(self, target: Locator) -> None:
         target.click()
 
     def type(self, target: Locator, text: str) -> None:
@@ -162,11 +179,8 @@ class Mouse:
         target.fill(day)
 
 
-class Keyboard:
+class Keyboard(Hand):
     """Hands on a keyboard, and no mouse: whatever is used is reached with Tab, and is seen to have the focus."""
-
-    def __init__(self, window: Window) -> None:
-        self.page = window.page
 
     def reach(self, target: Locator) -> None:
         """Go on with Tab until this has the focus."""
@@ -184,7 +198,6 @@ class Keyboard:
         raise AssertionError(f"{target} is not among the stops of Tab: {seen}")
 
     def press(self, target: Locator) -> None:
-        """A link or a button."""
         self.reach(target)
         self.page.keyboard.press("Enter")
 
@@ -209,6 +222,3 @@ class Keyboard:
         self.reach(target)
         year, month, rest = day.split("-")
         self.page.keyboard.type(f"{month}{rest}{year}")
-
-
-Hand: TypeAlias = Mouse | Keyboard
