@@ -114,7 +114,7 @@ def test_what_another_site_sends_does_nothing_and_is_told_nothing(
         assert await scene.state() == before
         engine = desk.here.fleet.pools[0].engine
         assert isinstance(engine, ScriptedEngine)
-        assert engine.calls == []
+        assert not engine.calls
 
     on_desk(body, tmp_path, settings)
 
