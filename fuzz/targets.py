@@ -13,7 +13,7 @@ from choices import Choices, strictly
 
 from overnight.core import segment
 from overnight.engines import conversation
-from overnight.errors import InvalidRequest
+from overnight.errors import InvalidRequest, TooLarge
 from overnight.server import receive
 from overnight.store import checkpoint, segments, splice
 from overnight.wire import create, message, params, problem, result, text
@@ -188,10 +188,10 @@ def _inflated(pieces: list[bytes], limit: int) -> bytes | str:
     inflater, held = receive._Inflater(), bytearray()
     try:
         for piece in pieces:
-            held += inflater.take(piece, bytes_max=limit - len(held) + 1)
-            assert len(held) <= limit + 1, "beyond its bound"
-            if len(held) > limit:
-                return "too large"
+            receive._append(held, piece, inflater, bytes_max=limit)
+            assert len(held) <= limit, "beyond its bound"
+    except TooLarge:
+        return "too large"
     except InvalidRequest:
         return "refused"
     return bytes(held) if inflater.is_complete else "refused"

@@ -1,5 +1,6 @@
 """How a key becomes a session at the console, and when that ends."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,15 @@ from overnight.server.console.routes import CONSOLE_ROUTES
 
 COOKIE = "overnight-console"
 TWO_KEYS = Settings(keys=keys(ours=OURS, theirs=THEIRS))
-GETS = [
-    path.replace("{batch_id}", "msgbatch_01abcdefghij").replace("{custom_id}", "a")
-    for method, path, _ in CONSOLE_ROUTES
-    if method == "GET"
-]
-POSTS = [
-    path.replace("{batch_id}", "msgbatch_01abcdefghij") for method, path, _ in CONSOLE_ROUTES if method == "POST"
-]
+
+
+def _paths(wanted: str) -> list[str]:
+    """Each page of a method, with something in the place of what varies."""
+    paths = [path for method, path, _ in CONSOLE_ROUTES if method == wanted]
+    return [re.sub(r"{\w+}", "msgbatch_01abcdefghij", path) for path in paths]
+
+
+GETS, POSTS = _paths("GET"), _paths("POST")
 
 
 async def _is_in(browser: Browser) -> bool:

@@ -14,6 +14,7 @@ from docpages import ROOT, parsed
 from overnight import __version__, limits
 from overnight.errors import UsageError
 from overnight.server import config
+from overnight.server.access import Doors
 
 _KNOWN = "FROM RUN COPY ENV USER WORKDIR VOLUME EXPOSE HEALTHCHECK STOPSIGNAL ENTRYPOINT CMD"
 
@@ -65,9 +66,11 @@ def test_the_image_runs_as_nobody_in_particular_and_keeps_its_data_in_the_volume
 
 
 def test_the_image_refuses_to_start_without_a_key() -> None:
+    settings = config.load(None, _environment(), {}).settings
     with pytest.raises(UsageError, match="OVERNIGHT_API_KEY"):
-        config.load(None, _environment(), {})
-    assert config.load(None, {**_environment(), "OVERNIGHT_API_KEY": "secret"}, {}).settings.port == 8642
+        config.check_reachable(settings, has_key=False)
+    found = config.load(None, {**_environment(), "OVERNIGHT_API_KEY": "secret"}, {}).settings
+    assert (found.port, Doors(found).needs_key) == (8642, True)
 
 
 def _unit() -> ConfigParser:

@@ -118,7 +118,7 @@ def _said(url: str, method: str, path: str) -> bytes:
     start, _, body = answer.partition(b"\r\n\r\n")
     assert answer[9:12] in (b"200", b"303", b"400", b"401", b"403", b"404", b"405"), answer[:500]
     assert b"evil" not in start.replace(b"location: /console/", b"")
-    assert b"<script>alert" not in body
+    assert b"<script>alert" not in body or b"application/json" in start
     assert b"root:" not in body
     assert b">49" not in body
     return answer
@@ -127,14 +127,11 @@ def _said(url: str, method: str, path: str) -> bytes:
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_name_in_a_path_leads_anywhere(name: str, server: ServerProcess, ended: str) -> None:
     for path in PATHS:
-        for method in ("GET", "POST", "DELETE"):
-            for part in ("batch_id", "custom_id"):
-                to = path.replace("{batch_id}", ended) if part == "custom_id" else path
-                to = _filled(to, HOSTILE[name])
-                answer = _said(server.url, method, to)
-                is_found = answer[9:12] == b"200"
-                assert not is_found or "{model_id" in path, to  # The engine takes any name for a model.
-                assert is_found or answer[9:12] != b"303" or b"location: /console" in answer
+        known = path.replace("{batch_id}", ended)
+        for to in {path, known} if "{" in known else {path}:
+            for method in ("GET", "POST", "DELETE"):
+                answer = _said(server.url, method, _filled(to, HOSTILE[name]))
+                assert answer[9:12] != b"200" or "{model_id" in path, to  # The engine takes any name for a model.
 
 
 def _filled(path: str, name: str) -> str:

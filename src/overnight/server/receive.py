@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 from isal import igzip_lib, isal_zlib
@@ -12,6 +12,7 @@ from overnight import limits
 from overnight.errors import BodyTimeout, InvalidRequest, TooLarge
 
 _SMALL_BYTES = 64 * 1024  # Bodies up to this need no place: connections bound them.
+_INFLATED_BYTES = 256 * 1024  # Of a gzip body at once.
 _LENGTH_DIGITS_MAX = 18  # Python refuses to read numbers of thousands of digits.
 
 
@@ -92,13 +93,11 @@ async def body(http_request: HttpRequest, *, bytes_max: int) -> bytearray:
 
 
 def _append(held: bytearray, piece: bytes, inflater: "_Inflater | None", *, bytes_max: int) -> None:
-    if inflater is not None:
-        piece = inflater.take(piece, bytes_max=bytes_max - len(held) + 1)
-    if len(held) + len(piece) > bytes_max:
-        held.clear()  # The error, and with it this frame, lives until its answer was sent and the rest was dropped.
-        piece = b""
-        raise _too_large()
-    held += piece
+    for part in (piece,) if inflater is None else inflater.take(piece):
+        if len(held) + len(part) > bytes_max:
+            held.clear()  # The error, and with it this frame, lives until its answer was sent.
+            raise _too_large()
+        held += part
 
 
 def _too_large() -> TooLarge:
@@ -114,7 +113,7 @@ def _inflater(encoding: str) -> "_Inflater | None":
 
 
 class _Inflater:
-    """Gzip of one or more members, never inflated beyond what the caller has room for."""
+    """Gzip of one or more members, inflated a bounded piece at a time."""
 
     def __init__(self) -> None:
         self._member = isal_zlib.decompressobj(31)
@@ -125,16 +124,17 @@ class _Inflater:
         """Whether the last member has ended."""
         return self._has_input and self._member.eof
 
-    def take(self, piece: bytes, *, bytes_max: int) -> bytes:
-        """What `piece` inflates to, at most `bytes_max`: a caller that gets that much has had too much."""
-        out = bytearray()
+    def take(self, piece: bytes) -> Iterator[bytes]:
+        """What `piece` inflates to: a read of 64 KB can hold 64 MB."""
         self._has_input = self._has_input or bool(piece)
+        is_full = False  # Then there may be more inside, also when all input was taken.
         try:
-            while piece and len(out) < bytes_max:
+            while piece or is_full:
                 if self._member.eof:
                     self._member = isal_zlib.decompressobj(31)
-                out += self._member.decompress(piece, max_length=bytes_max - len(out))
+                part = self._member.decompress(piece, max_length=_INFLATED_BYTES)
+                is_full = len(part) == _INFLATED_BYTES and not self._member.eof
                 piece = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+                yield part
         except igzip_lib.IsalError as error:  # type: ignore[misc]  # Its stub has no base.
             raise InvalidRequest(f"content-encoding: the request body is not valid gzip data ({error})") from error
-        return bytes(out)

@@ -13,6 +13,7 @@ from browser.window import AXE, Hand, Window
 
 CHROMIUM = Path("/usr/bin/chromium")
 Opening: TypeAlias = Callable[..., Window]
+Used: TypeAlias = tuple[Window, Hand]
 
 
 @pytest.fixture(scope="package")
@@ -54,7 +55,7 @@ def opening(chromium: Browser, scene: Scene) -> Opening:
 
 
 @pytest.fixture(params=["mouse", "keyboard", "mouse without script"])
-def hand(request: pytest.FixtureRequest, opening: Opening) -> Iterator[tuple[Window, Hand]]:
+def hand(request: pytest.FixtureRequest, opening: Opening) -> Iterator[Used]:
     """A window of the admin, and what is used on it."""
     with opening(java_script_enabled="script" not in request.param) as window:
         yield window, window.hand(request.param)

@@ -6,11 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
+from threading import Thread
 from typing import Any, TypeVar
 
 from ended import ended, errored, succeeded
 
+from overnight.core.hook import EVENTS, Hook
 from overnight.core.workspace import Key, Role, Rules, Workspace
 from overnight.ids import BatchId, WorkspaceId
 from overnight.ports.world import World
@@ -23,6 +27,7 @@ from overnight.wire.create import Request
 T = TypeVar("T")
 RESEARCH, SALES = WorkspaceId("wrkspc_01research"), WorkspaceId("wrkspc_01sales")
 ADMIN, TEAM = "sk-an-admin-of-research", "sk-somebody-of-sales"
+_LONG_AGO = 1_780_000_000_000  # 2026-05-28.
 MODEL = "claude-haiku-4-5"
 MIXED, FINE = 120, 12  # Requests of these batches.
 
@@ -32,8 +37,8 @@ class Scene:
     """A running server, and the ids of what is in it."""
 
     server: ObservedServer
-    data: Path
-    engine: str
+    receiver: str  # Where hooks may lead: /broken is out of order, every other path takes what comes.
+    numbers: "count[int]" = field(default_factory=lambda: count(1))
     made: dict[str, BatchId] = field(default_factory=dict)
 
     @property
@@ -44,6 +49,10 @@ class Scene:
     def client(self, key: str = ADMIN) -> closing[WireClient]:
         """Somebody who uses the API."""
         return closing(WireClient(self.url, api_key=key))
+
+    def name(self, what: str) -> str:
+        """A name that nothing else here has."""
+        return f"{what} {next(self.numbers)}"
 
     def batch(self, *texts: str, key: str = ADMIN, waits: bool = True) -> str:
         """The id of a new batch with a request for each text; ended, if it waits."""
@@ -74,7 +83,7 @@ def key_of(text: str, workspace: WorkspaceId, name: str, role: Role = "workspace
         name=name,
         workspace=workspace,
         role=role,
-        created_at_ms=1_780_000_000_000,
+        created_at_ms=_LONG_AGO,
     )
 
 
@@ -91,12 +100,40 @@ def ticket(item: Request) -> bytes:
     return succeeded(item, f"Ticket {number} is about billing. The customer asks for a copy of the invoice.")
 
 
-async def _fill(store: Store, made: dict[str, BatchId]) -> None:
+class _Receiver(BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(503 if self.path == "/broken" else 204)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: tests are quiet."""
+
+
+@contextmanager
+def receiving() -> Iterator[str]:
+    """The URL of a receiver of hooks, for the length of a block."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Receiver) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def _fill(store: Store, receiver: str, made: dict[str, BatchId]) -> None:
     rules = Rules(requests_per_minute=5_000, usd_per_day=20.0, usd_per_month=250.0, models=["claude-*"])
     await store.access.add_workspace(Workspace(id=RESEARCH, name="Research", rules=rules))
     await store.access.add_workspace(Workspace(id=SALES, name="Sales", rules=Rules(usd_per_day=5.0)))
     await store.access.add_key(key_of(ADMIN, RESEARCH, "Ada", "admin"))
     await store.access.add_key(key_of(TEAM, SALES, "Sam"))
+    for name in ("batches", "broken"):
+        hook = Hook(
+            id=f"hook_01{name}", workspace=RESEARCH, url=f"{receiver}/{name}", events=EVENTS, created_at_ms=_LONG_AGO
+        )
+        await store.hooks.add(hook, b"a secret of 24 bytes ...")
     tickets = [asked(f"ticket-{n:04}", f"What is ticket {n} about?") for n in range(MIXED)]
     made["mixed"] = await ended(store, tickets, ticket, workspace=RESEARCH)
     fine = [asked(f"review-{n}", f"Is review {n} kind?") for n in range(1, FINE + 1)]
@@ -109,15 +146,19 @@ def served(folder: Path) -> Iterator[Scene]:
     folder.mkdir(parents=True, exist_ok=True)
     made: dict[str, BatchId] = {}
 
-    async def make() -> None:
-        async with open_directory(folder / "data", World()) as store:
-            await _fill(store, made)
-
-    run(make)
     with ExitStack() as stack:
+        receiver = stack.enter_context(receiving())
+
+        async def make() -> None:
+            async with open_directory(folder / "data", World()) as store:
+                await _fill(store, receiver, made)
+
+        run(make)
         engine = stack.enter_context(upstream_process())
-        server = stack.enter_context(observed_server(folder / "data", "--engine", engine))
-        scene = Scene(server, folder / "data", engine, made)
+        config = folder / "overnight.toml"
+        config.write_text(f'hooks_to_private_addresses = true\n[[engines]]\nspec = "{engine}"\n')
+        server = stack.enter_context(observed_server(folder / "data", "--config", str(config)))
+        scene = Scene(server, receiver, made=made)
         for key in (ADMIN, TEAM):
             scene.batch(*(f"How long is a night? {number}" for number in range(6)), key=key)
         scene.made["running"] = BatchId(scene.batch("fine", "fine too", "[[hang]]", waits=False))

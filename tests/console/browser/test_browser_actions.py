@@ -11,12 +11,10 @@ import duckdb
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from browser.conftest import Opening
+from browser.conftest import Opening, Used
 from browser.scene import ADMIN, MIXED, TEAM, Scene
-from browser.window import Hand, Keyboard, Window
+from browser.window import Hand, Keyboard
 from overnight.testing.wireclient import BATCHES
-
-Used = tuple[Window, Hand]
 
 
 def _link(page: Page, name: str) -> Locator:

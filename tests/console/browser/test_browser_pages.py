@@ -3,7 +3,7 @@
 import pytest
 
 from browser.conftest import Opening
-from browser.scene import Scene
+from browser.scene import TEAM, Scene
 from browser.window import HEIGHT, NARROW, WIDE, Window
 
 PAGES = {
@@ -21,6 +21,19 @@ PAGES = {
     "row-errored": "/console/batches/{mixed}/results/ticket-0010",
     "retry": "/console/batches/{mixed}/retry",
     "engines": "/console/engines",
+    "usage": "/console/usage",
+    "usage-hours": "/console/usage?range=24h&show=requests&by=engine&per=hour",
+    "usage-none": "/console/usage?from=2020-01-01&to=2020-01-02",
+    "keys": "/console/keys",
+    "key-new": "/console/keys/new",
+    "key-revoke": "/console/keys/apikey_Sam/revoke",
+    "key-rotate": "/console/keys/apikey_Sam/rotate",
+    "workspace-new": "/console/keys/workspaces/new",
+    "workspace-edit": "/console/keys/workspaces/wrkspc_01research/edit",
+    "workspace-archive": "/console/keys/workspaces/wrkspc_01sales/archive",
+    "hooks": "/console/hooks",
+    "hook-new": "/console/hooks/new",
+    "hook-delete": "/console/hooks/hook_01broken/delete",
 }
 FAILURES = {
     "failed-404": (404, "/console/batches/msgbatch_01nobody"),
@@ -64,7 +77,13 @@ def test_the_login_is_for_everybody(scheme: str, opening: Opening) -> None:
         _look(window, "/console/login", f"login-{scheme}")
 
 
-@pytest.mark.parametrize("name", ["batches", "batch", "engines"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_an_ordinary_key_sees_of_keys_is_for_everybody(scheme: str, opening: Opening) -> None:
+    with opening(TEAM, color_scheme=scheme) as window:
+        _look(window, "/console/keys", f"keys-of-a-team-{scheme}")
+
+
+@pytest.mark.parametrize("name", ["batches", "batch", "usage"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -81,7 +100,7 @@ def test_what_a_user_asks_of_the_browser_leaves_pages_whole(
         window.picture(f"{name}-{request.node.callspec.id.rpartition('-')[0] or 'as asked'}".replace(" ", "-"))
         window.check_width(name)
         bars = page.locator("svg.bar rect:not(.rest)")
-        if name != "engines":
+        if name != "usage":
             assert bars.first.evaluate("found => getComputedStyle(found).fill") not in ("none", "rgb(255, 255, 255)")
         if "reduced_motion" in options:
             assert page.evaluate("document.getAnimations().length") == 0

@@ -45,6 +45,7 @@ class Window:
             **{"viewport": {"width": WIDE, "height": HEIGHT}, "locale": "en-US", "timezone_id": "UTC", **options},
         )
         self.context.set_default_timeout(_PATIENCE_MS)
+        self.has_script = bool(options.get("java_script_enabled", True))
         self.troubles: list[str] = []
         self.expected: set[int] = set()
         self.requests = 0
@@ -95,6 +96,16 @@ class Window:
         assert said == [], f"{where}: {json.dumps(said, indent=1)}"
         assert found["testEngine"]["name"] == "axe-core"
         self.check_width(where)
+
+    def check_both(self, name: str) -> None:
+        """What is shown, in both schemes and widths; kept as pictures."""
+        for scheme in ("light", "dark"):
+            self.page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+            for width in (NARROW, WIDE):
+                self.page.set_viewport_size({"width": width, "height": HEIGHT})
+                self.picture(f"{name}-{scheme}-{width}")
+                self.check_width(f"{name} at {width}")
+            self.check(f"{name} in {scheme}")
 
     def check_width(self, where: str) -> None:
         """The body does not scroll sideways (WCAG 1.4.10, Reflow)."""

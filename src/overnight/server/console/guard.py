@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from urllib.parse import parse_qsl, quote
 
 from starlette.datastructures import ImmutableMultiDict
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -45,6 +46,8 @@ def guarded(page: Page, *, needs_login: bool = True) -> Page:
         except StoreError as error:
             log.error("%s: %s", http_request.state.request_id, error)
             response = await pages.failed(http_request, 500, "The server cannot use its disk at the moment.")
+        except ClientDisconnect:
+            raise  # While its form was read: nobody is there to see a page.
         except Exception:  # A page is never answered with JSON, and our mistake is in the log.
             log.exception("%s: a page of the console failed", http_request.state.request_id)
             response = await pages.failed(
