@@ -42,6 +42,7 @@ def post(*lines: str, body: bytes = BODY) -> bytes:
 
 
 HOST, VERSION, LENGTH = "host: localhost", "anthropic-version: 2023-06-01", f"content-length: {len(BODY)}"
+HERE = f"{HOST}\r\n{VERSION}".encode()
 NOT_HTTP = {
     "two lengths": post(HOST, VERSION, LENGTH, "content-length: 1"),
     "length and chunks": post(HOST, VERSION, LENGTH, "transfer-encoding: chunked"),
@@ -74,9 +75,9 @@ UNDERSTOOD = {
     "no length": (post(HOST, VERSION, body=b""), 400),
     "upper case": (post(HOST.upper(), VERSION.upper(), LENGTH.upper()), 400),
     "chunks": (post(HOST, VERSION, "transfer-encoding: chunked", body=b"4;x=y\r\n{}  \r\n0\r\nlate: 1\r\n\r\n"), 400),
-    "trailing zero in a path": (b"GET /v1/messages/batches/%00 HTTP/1.1\r\nhost: localhost\r\n" + VERSION.encode(), 404),
-    "surrogates in a path": (b"GET /v1/messages/batches/%ED%A0%80 HTTP/1.1\r\nhost: localhost\r\n" + VERSION.encode(), 404),
-    "dots in a path": (b"GET /v1/messages/batches/..%2f..%2fetc HTTP/1.1\r\nhost: localhost\r\n" + VERSION.encode(), 404),
+    "trailing zero in a path": (b"GET /v1/messages/batches/%00 HTTP/1.1\r\n" + HERE, 404),
+    "surrogates in a path": (b"GET /v1/messages/batches/%ED%A0%80 HTTP/1.1\r\n" + HERE, 404),
+    "dots in a path": (b"GET /v1/messages/batches/..%2f..%2fetc HTTP/1.1\r\n" + HERE, 404),
     "cursor that is no text": (b"GET /v1/messages/batches?after_id=%ff%00 HTTP/1.1\r\n" + VERSION.encode(), 400),
     "limit of other digits": (b"GET /v1/messages/batches?limit=%D9%A3 HTTP/1.1\r\n" + VERSION.encode(), 400),
     "limit without end": (

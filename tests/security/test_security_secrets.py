@@ -261,8 +261,13 @@ def _lived(folder: Path, config: Path) -> Found:
                 database += content
             places[f"file {path.relative_to(folder)}"] = gzip.decompress(content) if path.suffix == ".gz" else content
     secrets = {
-        "key of an engine": OF_ENGINE, "key of an engine, by its name": OF_ENVIRONMENT, "wrong key": WRONG,
-        "operator's key": OPERATOR, "made key": key, "guess": GUESS, "key of a signal": IN_SIGNAL,
+        "key of an engine": OF_ENGINE,
+        "key of an engine, by its name": OF_ENVIRONMENT,
+        "wrong key": WRONG,
+        "operator's key": OPERATOR,
+        "made key": key,
+        "guess": GUESS,
+        "key of a signal": IN_SIGNAL,
     }
     return Found(places, secrets, hook["secret"], database)
 

@@ -80,8 +80,8 @@ class Charges:
         is_told: bool = False,
     ) -> Sums:
         """What an answer of a batch took and cost; `model` as the caller names it. `share_nano`: of the hours of an
-        engine that is paid by them; None: nobody noted it, so it is what tokens have cost there lately. `is_told`: its cost
-        was told before."""
+        engine that is paid by them; None: nobody noted it, so it is what tokens have cost there lately.
+        `is_told`: its cost was told before."""
         cost = self._cost(engine, model, usage, share_nano, is_batch=True)
         if not is_told:
             self._tell(workspace, cost)

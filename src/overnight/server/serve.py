@@ -8,7 +8,6 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -20,6 +19,7 @@ from overnight.errors import UsageError
 from overnight.ids import WorkspaceId, drawn
 from overnight.ports.world import World
 from overnight.runner import tallies
+from overnight.runner.budgets import OnReached
 from overnight.runner.fleet import Fleet
 from overnight.runner.hooks import HookSender
 from overnight.runner.outward import Outward
@@ -98,7 +98,7 @@ async def _composed(settings: Settings, store: Store, world: World) -> AsyncIter
         )
         fleet.charges.on_person = worker.recorder.journal.add
         hooks = _hook_sender(settings, store, world)
-        fleet.budgets.on_reached.append(partial(_tell_reached, hooks, world))
+        fleet.budgets.on_reached.append(_telling_reached(hooks, world))
         yield Context(
             settings=settings,
             store=store,
@@ -154,11 +154,12 @@ async def _sending(here: Context) -> None:
         await here.hooks.run()
 
 
-def _tell_reached(
-    hooks: HookSender, world: World, workspace: WorkspaceId, which: Which, limit_usd: float, spent_usd: float
-) -> None:
-    now_ms = world.clock.now_ms()
-    hooks.tell(budget_reached(workspace, which, limit_usd=limit_usd, spent_usd=spent_usd, now_ms=now_ms))
+def _telling_reached(hooks: HookSender, world: World) -> OnReached:
+    def tell(workspace: WorkspaceId, which: Which, limit_usd: float, spent_usd: float) -> None:
+        now_ms = world.clock.now_ms()
+        hooks.tell(budget_reached(workspace, which, limit_usd=limit_usd, spent_usd=spent_usd, now_ms=now_ms))
+
+    return tell
 
 
 def _hook_sender(settings: Settings, store: Store, world: World) -> HookSender:
