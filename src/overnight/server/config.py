@@ -175,7 +175,9 @@ def _check_one(name: str, value: Any, origin: str) -> None:
     try:
         msgspec.convert({name: value}, Settings, strict=False)
     except msgspec.ValidationError as error:
-        shown = "" if name in ("api_key", "keys", "engines") else f" (it is {value!r})"  # Those hold secrets.
+        shown = (
+            "" if name in ("api_key", "keys", "engines", "public_url") else f" (it is {value!r})"
+        )  # They may hold secrets.
         raise UsageError(f"{origin}: {name}: {error}{shown}") from error
 
 
@@ -183,6 +185,7 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
     host, _, port = settings.listen.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
         raise UsageError(f"{origins['listen']}: listen: {settings.listen!r} is not HOST:PORT")
+    _check_urls(settings, origins)
     for network in settings.trusted_proxies:
         try:
             ipaddress.ip_network(network)
@@ -196,6 +199,24 @@ def _check_together(settings: Settings, origins: Mapping[str, str]) -> None:
             _check_hour(engine)
         except UsageError as error:
             raise UsageError(f"{origins['engines']}: engine {engine.spec}: {error}") from error
+
+
+def _check_urls(settings: Settings, origins: Mapping[str, str]) -> None:
+    """UsageError, which does not repeat it, for a password in a URL that is shown to people."""
+    specs = [spec for engine in settings.engines for spec in (engine.spec, *engine.replicas)]
+    if any(_has_user(spec) for spec in specs):
+        raise UsageError(
+            f"{origins['engines']}: engines: the address of an engine holds a user name or password: "
+            "give a key instead, by api_key_env"
+        )
+    if _has_user(settings.public_url):
+        raise UsageError(
+            f"{origins['public_url']}: public_url: it holds a user name or password, and everybody sees it"
+        )
+
+
+def _has_user(url: str) -> bool:
+    return "@" in url.partition("://")[2].partition("/")[0]
 
 
 def _check_hour(engine: EngineSettings) -> None:
