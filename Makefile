@@ -5,7 +5,7 @@ ENVIRONMENT := .venv/.installed
 VLLM ?= /tmp/overnight-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-long test-vllm sdks docs bench fuzz clean
+.PHONY: help setup demo test lint test-fast test-long test-vllm sdks system console-tools pictures docs bench fuzz clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,7 @@ demo: setup ## from nothing to five invoices, some tickets and reviews
 
 BESIDE := tests/jobs tests/crash
 
-test: lint sdks ## everything CI runs, in two processes for two cores
+test: lint sdks system console-tools ## everything CI runs, in two processes for two cores
 	@mkdir -p build
 	@$(BIN)/pytest $(BESIDE) -p no:cacheprovider > build/test-beside.log 2>&1 & beside=$$!; \
 	$(BIN)/pytest $(BESIDE:%=--ignore=%); rest=$$?; \
@@ -39,10 +39,23 @@ lint: setup ## format, lint, types, direction of imports
 sdks: setup ## older official SDKs, each in its own environment
 	tests/sdk/install.sh
 
+system: ## Chromium and Prometheus from Debian, where they are missing
+	tests/system.sh
+
+console-tools: ## axe-core, which looks at the pages of the console
+	tests/console/install.sh
+
+pictures: setup system console-tools ## the pictures of docs/images/console, out of the tests
+	$(BIN)/pytest tests/console/browser/test_browser_pages.py
+	@mkdir -p docs/images/console
+	for name in batches-light batch-dark row-light usage-dark; do \
+	  cp build/console/$$name-1440.png docs/images/console/$$name.png || exit 1; \
+	done
+
 test-fast: setup ## tests without the slow suites
 	$(BIN)/pytest tests/unit tests/conformance tests/tidy
 
-test-long: setup sdks ## the longer runs: more seeds, crash points and cases
+test-long: setup sdks system console-tools ## the longer runs: more seeds, crash points and cases
 	OVERNIGHT_LONG=1 $(BIN)/pytest tests
 
 test-vllm: setup ## the engine suite on vLLM for CPU, 3.5 GB, installed outside of the checkout

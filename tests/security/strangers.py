@@ -81,6 +81,7 @@ async def with_a(desk: Desk) -> Ids:
     sums = Sums(requests=7, input_tokens=7_777, output_tokens=7_777, usd_nano=7_777_000_000)
     used = Used(model=f"model-{SECRET}", engine=SECRET, service_tier="standard", sums=sums)
     await desk.store.usage.note([Entry(workspace=A, api_key=key_id, used=used)], now_ms=T0)
+    desk.here.journal.add(used)
     await desk.here.doors.refresh(desk.store.access)
     (delivery, *_) = await desk.store.hooks.deliveries(workspace=A, limit=10)
     return Ids(batch_id, running_id, key_id, A, hook.id, delivery.id)
@@ -88,8 +89,8 @@ async def with_a(desk: Desk) -> Ids:
 
 def of_nobody(ids: Ids) -> Ids:
     """Ids that look the same and are nobody's."""
-    missing = [name[:-4] + "zzzz" for name in ids.names]
-    return Ids(*missing, custom_id="a-9", model_id="model-zulus")
+    missing = {name: f"{value[:-4]}zzzz" for name, value in zip(ids._fields, ids.names, strict=False)}
+    return ids._replace(**missing, custom_id="a-9", model_id="model-zulus")
 
 
 async def _key(desk: Desk, text: str, workspace: WorkspaceId, role: str) -> str:

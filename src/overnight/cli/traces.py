@@ -32,7 +32,7 @@ def traces(batch_id: str, text: str, root: Path, is_json: bool) -> None:
 
     Searched are the rows of all tables, the names of all files and every byte of them, also inside of gzip. A phrase
     is found in whichever batch it is. Exits with 0 if nothing is left, 1 if something is; a server that runs needs
-    up to half a minute after a deletion.
+    up to half a minute after a deletion, and up to an hour if there was one just before.
     """
     if not is_batch_id(batch_id):
         raise UsageError(f"{batch_id[:80]!r} is no id of a batch")

@@ -23,6 +23,7 @@ from overnight.limits import BUDGET_USD_MAX, HOUR_USD_MAX, PRICE_USD_MAX
 from overnight.server import logs
 
 ENVIRONMENT_PREFIX = "OVERNIGHT_"
+_MAY_HOLD_SECRETS = ("api_key", "keys", "engines", "public_url")  # Never repeated when they are wrong.
 
 
 class PriceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -175,9 +176,7 @@ def _check_one(name: str, value: Any, origin: str) -> None:
     try:
         msgspec.convert({name: value}, Settings, strict=False)
     except msgspec.ValidationError as error:
-        shown = (
-            "" if name in ("api_key", "keys", "engines", "public_url") else f" (it is {value!r})"
-        )  # They may hold secrets.
+        shown = "" if name in _MAY_HOLD_SECRETS else f" (it is {value!r})"
         raise UsageError(f"{origin}: {name}: {error}{shown}") from error
 
 

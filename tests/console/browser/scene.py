@@ -15,10 +15,13 @@ from typing import Any, TypeVar
 from ended import ended, errored, succeeded
 
 from overnight.core.hook import EVENTS, Hook
+from overnight.core.usage import Sums, Used
 from overnight.core.workspace import Key, Role, Rules, Workspace
 from overnight.ids import BatchId, WorkspaceId
+from overnight.limits import DAY_MS
 from overnight.ports.world import World
 from overnight.store.store import Store, open_directory
+from overnight.store.usage import Entry
 from overnight.testing.observed import ObservedServer, observed_server, upstream_process
 from overnight.testing.wireclient import WireClient, params
 from overnight.wire import result
@@ -123,6 +126,19 @@ def receiving() -> Iterator[str]:
             thread.join()
 
 
+async def _use(store: Store) -> None:
+    """Nights before this one, so that there is something to draw."""
+    now_ms = World().clock.now_ms()
+    for days in range(1, 7):
+        for number, model in enumerate(("claude-opus-4-6", "claude-sonnet-4-6", MODEL)):
+            usd_nano = (1 + (days * 7 + number * 5) % 6) * 900_000_000 // (number + 1)
+            tokens = {"input_tokens": 40_000 * days, "output_tokens": 9_000 * days, "cache_read_tokens": 150_000}
+            sums = Sums(requests=200, usd_nano=usd_nano, realtime_usd_nano=2 * usd_nano, **tokens)
+            used = Used(model=model, engine="claude", service_tier="batch", sums=sums)
+            entry = Entry(workspace=RESEARCH, api_key="apikey_Ada", used=used)
+            await store.usage.note([entry], now_ms=now_ms - days * DAY_MS)
+
+
 async def _fill(store: Store, receiver: str, made: dict[str, BatchId]) -> None:
     rules = Rules(requests_per_minute=5_000, usd_per_day=20.0, usd_per_month=250.0, models=["claude-*"])
     await store.access.add_workspace(Workspace(id=RESEARCH, name="Research", rules=rules))
@@ -134,6 +150,7 @@ async def _fill(store: Store, receiver: str, made: dict[str, BatchId]) -> None:
             id=f"hook_01{name}", workspace=RESEARCH, url=f"{receiver}/{name}", events=EVENTS, created_at_ms=_LONG_AGO
         )
         await store.hooks.add(hook, b"a secret of 24 bytes ...")
+    await _use(store)
     tickets = [asked(f"ticket-{n:04}", f"What is ticket {n} about?") for n in range(MIXED)]
     made["mixed"] = await ended(store, tickets, ticket, workspace=RESEARCH)
     fine = [asked(f"review-{n}", f"Is review {n} kind?") for n in range(1, FINE + 1)]
