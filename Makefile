@@ -77,4 +77,4 @@ fuzz: setup ## every fuzz target for a minute, 11 minutes in all; a finding lies
 	done
 
 clean: ## remove what the targets above made
-	rm -rf .venv .venv-* tests/sdk/typescript/node_modules build dist
+	rm -rf .venv .venv-* tests/sdk/typescript/node_modules tests/console/node_modules build dist

@@ -9,7 +9,7 @@ import pytest
 from sources import ROOT, Source, dotted, product
 
 SECRET = re.compile(
-    r"(^|_)(secret|token|signature|signed|csrf|digest|hexdigest|mac|hmac|password|cookie|api_?key)s?(_text)?$"
+    r"(^|[-_])(secret|token|signature|signed|csrf|digest|hexdigest|mac|hmac|password|cookie|api_?key)s?(_text)?$"
 )
 NO_SECRETS = {  # Digests and tokens that everybody may know.
     "src/overnight/jobs/night.py": "shape != self.work.job.shape_digest()",  # Whether a job file was changed.
