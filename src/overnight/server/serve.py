@@ -31,6 +31,7 @@ from overnight.server.app import app
 from overnight.server.config import Settings
 from overnight.server.context import Context
 from overnight.server.protocol import BoundedHttp
+from overnight.store import layout
 from overnight.store.store import Store, open_directory
 
 log = logging.getLogger("overnight.server")
@@ -44,6 +45,8 @@ async def serve(settings: Settings, world: World, *, on_ready: Callable[[str], N
     `on_ready` gets the URL once requests are answered. Raises UsageError or StoreError before that.
     """
     stopping = asyncio.Event()
+    has_store = layout.DataDirectory(Path(settings.data)).database.exists()  # There may be keys in it.
+    config.check_reachable(settings, has_key=has_store or Doors(settings).needs_key)
     allocator.keep_freed_blocks()
     with _listening(settings) as listener:
         async with open_directory(Path(settings.data), world) as store, _composed(settings, store, world) as here:
