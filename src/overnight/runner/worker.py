@@ -285,7 +285,7 @@ class Worker:
         if usage is None:
             return None
         work.know(params.read_batched(work.params))
-        routes = self._fleet.router.routes_for(work.model)
+        routes = self._fleet.routes_for(work.model, work.run.batch.workspace)
         is_told = work.run.lease.segment in self._seen  # By an earlier lease of ours.
         return work.run.charged(work, routes[0].engine.name if routes else "", usage, is_told=is_told)
 
