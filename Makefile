@@ -5,7 +5,7 @@ ENVIRONMENT := .venv/.installed
 VLLM ?= /tmp/overnight-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint test-fast test-long test-vllm sdks system console-tools pictures docs bench fuzz clean
+.PHONY: help setup demo test lint test-fast test-long test-vllm test-console sdks system console-tools pictures docs bench fuzz clean
 
 help: ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,13 +22,20 @@ $(ENVIRONMENT): pyproject.toml requirements/dev.txt
 demo: setup ## from nothing to five invoices, some tickets and reviews
 	$(BIN)/overnight demo
 
-BESIDE := tests/jobs tests/crash
+# Three processes for two cores: many tests wait for other programs.
+FIRST := tests/jobs tests/crash
+SECOND := tests/conformance tests/cli tests/docs
 
-test: lint sdks system console-tools ## everything CI runs, in two processes for two cores
+test: lint sdks system console-tools ## everything CI runs, in three processes
 	@mkdir -p build
-	@$(BIN)/pytest $(BESIDE) -p no:cacheprovider > build/test-beside.log 2>&1 & beside=$$!; \
-	$(BIN)/pytest $(BESIDE:%=--ignore=%); rest=$$?; \
-	wait $$beside; also=$$?; cat build/test-beside.log; exit $$((rest + also))
+	@$(BIN)/pytest $(FIRST) -p no:cacheprovider > build/test-first.log 2>&1 & first=$$!; \
+	$(BIN)/pytest $(SECOND) -p no:cacheprovider > build/test-second.log 2>&1 & second=$$!; \
+	$(BIN)/pytest $(FIRST:%=--ignore=%) $(SECOND:%=--ignore=%); rest=$$?; \
+	wait $$first; rest=$$((rest + $$?)); wait $$second; rest=$$((rest + $$?)); \
+	cat build/test-first.log build/test-second.log; exit $$rest
+
+test-console: setup system console-tools ## the console in a browser: every page in both schemes, every action by every hand
+	OVERNIGHT_LONG=1 $(BIN)/pytest tests/console/browser
 
 lint: setup ## format, lint, types, direction of imports
 	$(BIN)/ruff format --check

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from browser.scene import ADMIN, Scene, served
-from browser.window import AXE, Hand, Window
+from browser.window import AXE, HANDS, Hand, Window
 
 CHROMIUM = Path("/usr/bin/chromium")
 Opening: TypeAlias = Callable[..., Window]
@@ -54,7 +54,7 @@ def opening(chromium: Browser, scene: Scene) -> Opening:
     return open_one
 
 
-@pytest.fixture(params=["mouse", "keyboard", "mouse without script"])
+@pytest.fixture(params=HANDS)
 def hand(request: pytest.FixtureRequest, opening: Opening) -> Iterator[Used]:
     """A window of the admin, and what is used on it."""
     with opening(java_script_enabled="script" not in request.param) as window:

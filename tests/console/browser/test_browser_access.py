@@ -9,7 +9,7 @@ from playwright.sync_api import Error, Locator, Page, expect
 
 from browser.conftest import Opening, Used
 from browser.scene import TEAM, Scene
-from browser.window import Hand, Window
+from browser.window import HANDS, Hand, Window
 from overnight.testing.observed import observed_server
 
 
@@ -118,7 +118,7 @@ def test_a_key_is_rotated_and_both_open_for_a_while(hand: Used, opening: Opening
             other.log_in(key)
 
 
-@pytest.mark.parametrize("kind", ["mouse", "keyboard", "mouse without script"])
+@pytest.mark.parametrize("kind", HANDS)
 def test_the_first_key_closes_the_door_behind_who_made_it(kind: str, opening: Opening, tmp_path: Path) -> None:
     with (
         observed_server(tmp_path / "data", "--engine", "http://127.0.0.1:9") as server,

@@ -13,7 +13,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from browser.conftest import Opening, Used
 from browser.scene import ADMIN, MIXED, TEAM, Scene
-from browser.window import Hand, Keyboard
+from browser.window import HANDS, Hand, Keyboard
 from overnight.testing.wireclient import BATCHES
 
 
@@ -37,7 +37,7 @@ def _tile(page: Page, label: str) -> str:
 # --- Coming and going -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["mouse", "keyboard", "mouse without script"])
+@pytest.mark.parametrize("kind", HANDS)
 def test_somebody_logs_in_after_a_mistake_and_out_again(kind: str, opening: Opening) -> None:
     with opening("", java_script_enabled="script" not in kind) as window:
         hand = window.hand(kind)

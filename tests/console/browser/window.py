@@ -6,6 +6,7 @@ for, and requests to anything but the server it looks at.
 """
 
 import json
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,6 +19,8 @@ AXE = Path(__file__).parents[1] / "node_modules" / "axe-core" / "axe.min.js"
 AXE_TAGS = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
 WIDE, NARROW = 1440, 360  # CSS pixels.
 HEIGHT = 900
+IS_LONG = bool(os.environ.get("OVERNIGHT_LONG"))  # Every page in both schemes, every action by every hand.
+HANDS = ("keyboard", "mouse", "mouse without script") if IS_LONG else ("keyboard",)
 _PATIENCE_MS = 20_000
 _TABS_MAX = 150  # No page has more stops.
 
