@@ -10,17 +10,20 @@ Its template extends base.html and fills the blocks `title` and `content`. Every
 `{{ ui.token() }}` inside, and the function finds its fields in `session.visit_of(http_request).form`.
 """
 
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request as HttpRequest
 from starlette.responses import RedirectResponse, Response
 
 from overnight.errors import ApiError
 from overnight.server import context, urls
 from overnight.server.console import assets, session, shown
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _PAGE_HEADERS: Final = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
@@ -41,15 +44,22 @@ _TITLES: Final = {
     429: "Too many attempts",
 }
 
-_JINJA: Final = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    auto_reload=False,
-)
-_JINJA.filters |= shown.FILTERS
+
+@cache
+def _templates() -> "Environment":
+    """Our templates. Jinja takes a tenth of a second to import, which a server that nobody looks at does not pay."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415  See above.
+
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    found.filters |= shown.FILTERS
+    return found
 
 
 async def rendered(http_request: HttpRequest, template: str, *, status: int = 200, **values: object) -> Response:
@@ -57,17 +67,21 @@ async def rendered(http_request: HttpRequest, template: str, *, status: int = 20
     here, visit = context.of(http_request), session.visit_of(http_request)
     root = urls.prefix(http_request, here.settings)
     key_name = next((key.name for key in here.doors.keys if key.id == visit.session.key_id), "")
-    text = _JINJA.get_template(template).render(
-        root=root,
-        static=lambda name: f"{root}/console/static/{assets.URL_NAMES[name]}",
-        form_token=session.sessions_of(http_request).token(visit.session),
-        area=[*http_request.scope["path"].split("/"), "", ""][2],
-        caller=visit.caller,
-        key_name=key_name,
-        workspace_name=here.doors.name_of(visit.caller.workspace) if visit.caller else "",
-        needs_key=here.doors.needs_key,
-        now_ms=here.world.clock.now_ms(),
-        **values,
+    text = (
+        _templates()
+        .get_template(template)
+        .render(
+            root=root,
+            static=lambda name: f"{root}/console/static/{assets.URL_NAMES[name]}",
+            form_token=session.sessions_of(http_request).token(visit.session),
+            area=[*http_request.scope["path"].split("/"), "", ""][2],
+            caller=visit.caller,
+            key_name=key_name,
+            workspace_name=here.doors.name_of(visit.caller.workspace) if visit.caller else "",
+            needs_key=here.doors.needs_key,
+            now_ms=here.world.clock.now_ms(),
+            **values,
+        )
     )
     return Response(text, status_code=status, media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
 
