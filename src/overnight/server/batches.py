@@ -93,21 +93,24 @@ async def cancel(http_request: HttpRequest) -> Response:
     """POST /v1/messages/batches/{id}/cancel; too late or twice is no error. The body, if any, is not read."""
     workspace, here = context.admit(http_request).workspace, context.of(http_request)
     batch_id = batch_id_of(http_request)
-    batch = await cancel_one(here, workspace, batch_id)
-    _, live = await with_unsealed(here, batch, here.tallies.snapshot(batch.id))
+    batch, live = await cancel_one(here, workspace, batch_id)
     return answers.json(view(batch, http_request, live=live))
 
 
-async def cancel_one(here: Context, workspace: WorkspaceId, batch_id: BatchId) -> Batch:
-    """The batch, canceled unless it had ended; durable, and its worker knows. NotFound if the workspace has none."""
+async def cancel_one(
+    here: Context, workspace: WorkspaceId, batch_id: BatchId
+) -> tuple[Batch, Mapping[int, Tally]]:
+    """The batch, canceled unless it had ended; durable, and its worker knows. With it the counts of its unsealed
+    segments before the worker knew: the answer to a cancel changes none. NotFound if the workspace has none."""
     batch = await here.store.control.cancel(workspace, batch_id, now_ms=here.world.clock.now_ms())
     if batch is None:
         raise not_found(batch_id)
     here.world.marks.reach("cancel.committed")
+    _, live = await with_unsealed(here, batch, here.tallies.snapshot(batch.id))
     if batch.status == "canceling":
         here.journal.canceled(batch)
         here.worker.cancel(batch_id)
-    return batch
+    return batch, live
 
 
 async def delete(http_request: HttpRequest) -> Response:

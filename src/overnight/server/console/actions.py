@@ -23,7 +23,7 @@ async def ask_cancel(http_request: HttpRequest) -> Response:
 async def cancel(http_request: HttpRequest) -> Response:
     """Cancel; durable before the answer. Twice, or too late, is no error."""
     workspace = session.caller_of(http_request).workspace
-    batch = await api.cancel_one(context.of(http_request), workspace, api.batch_id_of(http_request))
+    batch, _ = await api.cancel_one(context.of(http_request), workspace, api.batch_id_of(http_request))
     return pages.redirect(http_request, f"/console/batches/{batch.id}")
 
 
