@@ -25,12 +25,14 @@ demo: setup ## from nothing to five invoices, some tickets and reviews
 # Three processes for two cores: many tests wait for other programs.
 FIRST := tests/jobs tests/crash
 SECOND := tests/conformance tests/cli tests/docs
+# Only by `make test-long` and `make test-console`, so that CI stays below half an hour.
+SLOW := tests/faults $(addprefix tests/console/browser/test_browser_,access.py actions.py live.py)
 
-test: lint sdks system console-tools ## everything CI runs, in three processes
+test: lint sdks system console-tools ## everything CI runs, in three processes; test-long has more
 	@mkdir -p build
 	@$(BIN)/pytest $(FIRST) -p no:cacheprovider > build/test-first.log 2>&1 & first=$$!; \
 	$(BIN)/pytest $(SECOND) -p no:cacheprovider > build/test-second.log 2>&1 & second=$$!; \
-	$(BIN)/pytest $(FIRST:%=--ignore=%) $(SECOND:%=--ignore=%); rest=$$?; \
+	$(BIN)/pytest $(FIRST:%=--ignore=%) $(SECOND:%=--ignore=%) $(SLOW:%=--ignore=%); rest=$$?; \
 	wait $$first; rest=$$((rest + $$?)); wait $$second; rest=$$((rest + $$?)); \
 	cat build/test-first.log build/test-second.log; exit $$rest
 

@@ -97,9 +97,7 @@ async def cancel(http_request: HttpRequest) -> Response:
     return answers.json(view(batch, http_request, live=live))
 
 
-async def cancel_one(
-    here: Context, workspace: WorkspaceId, batch_id: BatchId
-) -> tuple[Batch, Mapping[int, Tally]]:
+async def cancel_one(here: Context, workspace: WorkspaceId, batch_id: BatchId) -> tuple[Batch, Mapping[int, Tally]]:
     """The batch, canceled unless it had ended; durable, and its worker knows. With it the counts of its unsealed
     segments before the worker knew: the answer to a cancel changes none. NotFound if the workspace has none."""
     batch = await here.store.control.cancel(workspace, batch_id, now_ms=here.world.clock.now_ms())
