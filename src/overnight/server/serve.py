@@ -45,8 +45,7 @@ async def serve(settings: Settings, world: World, *, on_ready: Callable[[str], N
     `on_ready` gets the URL once requests are answered. Raises UsageError or StoreError before that.
     """
     stopping = asyncio.Event()
-    has_store = layout.DataDirectory(Path(settings.data)).database.exists()  # There may be keys in it.
-    config.check_reachable(settings, has_key=has_store or Doors(settings).needs_key)
+    config.check_reachable(settings, has_key=_may_have_keys(settings))
     allocator.keep_freed_blocks()
     with _listening(settings) as listener:
         async with open_directory(Path(settings.data), world) as store, _composed(settings, store, world) as here:
@@ -57,6 +56,11 @@ async def serve(settings: Settings, world: World, *, on_ready: Callable[[str], N
             await _run(here, listener, stopping, on_ready)
     await world.offload.run(world.tracer.close)
     world.offload.close()
+
+
+def _may_have_keys(settings: Settings) -> bool:
+    """Before the store is open: one that exists may hold keys. One that cannot be looked at is told of later."""
+    return Doors(settings).needs_key or os.path.exists(layout.DataDirectory(Path(settings.data)).database)
 
 
 def _listening(settings: Settings) -> socket.socket:
