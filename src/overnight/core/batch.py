@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from overnight import limits
 from overnight.ids import BatchId, WorkspaceId
-from overnight.wire.batch import Status
+from overnight.wire.batch import MessageBatch, RequestCounts, Status, rfc3339, rfc3339_or_none
 from overnight.wire.result import Kind
 
 
@@ -141,3 +141,24 @@ def kind_of_unfinished(batch: Batch, *, now_ms: int) -> Kind | None:
     if batch.status == "canceling":
         return "canceled"
     return "expired" if is_expired(batch, now_ms=now_ms) else None
+
+
+def shown(batch: Batch, *, tally: Tally, results_url: str | None) -> MessageBatch:
+    """A batch as the API writes it. `tally`: its counts as its client is to see them."""
+    return MessageBatch(
+        id=batch.id,
+        processing_status=batch.status,
+        request_counts=RequestCounts(
+            processing=batch.requests - tally.total,
+            succeeded=tally.succeeded,
+            errored=tally.errored,
+            canceled=tally.canceled,
+            expired=tally.expired,
+        ),
+        ended_at=rfc3339_or_none(batch.ended_at_ms),
+        created_at=rfc3339(batch.created_at_ms),
+        expires_at=rfc3339(batch.expires_at_ms),
+        archived_at=rfc3339_or_none(batch.archived_at_ms),
+        cancel_initiated_at=rfc3339_or_none(batch.cancel_initiated_at_ms),
+        results_url=results_url,
+    )

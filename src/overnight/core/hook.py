@@ -18,12 +18,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from overnight import limits
+from overnight.core import batch as life
 from overnight.core import usage as usages
 from overnight.core.batch import Batch
 from overnight.core.purse import day_of
 from overnight.core.usage import Sums
 from overnight.ids import ID_ENTROPY_BYTES, WorkspaceId, named
-from overnight.wire.batch import MessageBatch, RequestCounts, rfc3339, rfc3339_or_none
+from overnight.wire.batch import rfc3339
 
 EventType: TypeAlias = Literal["batch.ended", "batch.expiring", "budget.reached"]
 DeliveryStatus: TypeAlias = Literal["pending", "delivered", "dead"]
@@ -134,25 +135,7 @@ def budget_reached(workspace: WorkspaceId, which: Which, *, limit_usd: float, sp
 
 def _message_batch(batch: Batch) -> dict[str, Any]:
     """The MessageBatch without `results_url`: whoever sends it knows what clients call us, or nobody does."""
-    tally = batch.tally
-    found = MessageBatch(
-        id=batch.id,
-        processing_status=batch.status,
-        request_counts=RequestCounts(
-            processing=batch.requests - tally.total,
-            succeeded=tally.succeeded,
-            errored=tally.errored,
-            canceled=tally.canceled,
-            expired=tally.expired,
-        ),
-        ended_at=rfc3339_or_none(batch.ended_at_ms),
-        created_at=rfc3339(batch.created_at_ms),
-        expires_at=rfc3339(batch.expires_at_ms),
-        archived_at=rfc3339_or_none(batch.archived_at_ms),
-        cancel_initiated_at=rfc3339_or_none(batch.cancel_initiated_at_ms),
-        results_url=None,
-    )
-    shown = msgspec.to_builtins(found)
+    shown = msgspec.to_builtins(life.shown(batch, tally=batch.tally, results_url=None))
     assert isinstance(shown, dict)
     del shown["results_url"]
     return shown

@@ -10,13 +10,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from overnight import ids, limits
+from overnight.core import batch as life
 from overnight.core.batch import Batch, Tally
 from overnight.errors import InvalidRequest, NotFound
 from overnight.ids import BatchId, WorkspaceId
 from overnight.server import answers, context, receive, status, urls
 from overnight.server.context import Context
 from overnight.server.ingest import Origin, ingest
-from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch, RequestCounts, rfc3339, rfc3339_or_none
+from overnight.wire.batch import BatchPage, DeletedBatch, MessageBatch
 
 
 async def create(http_request: HttpRequest) -> Response:
@@ -175,23 +176,8 @@ def view(batch: Batch, http_request: HttpRequest, *, live: Mapping[int, Tally]) 
             tally = Tally()
     has_results = batch.status == "ended" and batch.archived_at_ms is None
     base = urls.base_url(http_request, settings)
-    return MessageBatch(
-        id=batch.id,
-        processing_status=batch.status,
-        request_counts=RequestCounts(
-            processing=batch.requests - tally.total,
-            succeeded=tally.succeeded,
-            errored=tally.errored,
-            canceled=tally.canceled,
-            expired=tally.expired,
-        ),
-        ended_at=rfc3339_or_none(batch.ended_at_ms),
-        created_at=rfc3339(batch.created_at_ms),
-        expires_at=rfc3339(batch.expires_at_ms),
-        archived_at=rfc3339_or_none(batch.archived_at_ms),
-        cancel_initiated_at=rfc3339_or_none(batch.cancel_initiated_at_ms),
-        results_url=f"{base}/v1/messages/batches/{batch.id}/results" if has_results else None,
-    )
+    url = f"{base}/v1/messages/batches/{batch.id}/results" if has_results else None
+    return life.shown(batch, tally=tally, results_url=url)
 
 
 def _limit(text: str | None) -> int:
