@@ -2,19 +2,20 @@
 dollar for a million is 1,000 of them, so that sums of tokens are exact for any price people write.
 """
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 from overnight.wire.message import Usage
 
 NANO: Final = 1_000_000_000
-CAUSES_MAX: Final = 20  # Different causes that are told apart in one segment; the rest is one more.
-CAUSE_CHARACTERS_MAX: Final = 200
-COUNT_MAX: Final = (
-    10**9
-)  # Tokens of a kind in one answer: a server may tell anything, and sums must fit their columns.
+CAUSES_MAX: Final = 20  # Different causes that are told apart in one segment; the rest is one more,
+OTHER_CAUSES: Final = ("other", "(others)")  # with this for its type and message.
+CAUSE_CHARACTERS_MAX: Final = 200  # Of a type or a message: engines say anything, and it is read on one line.
+COUNT_MAX: Final = 10**9  # Tokens of a kind in one answer: servers may tell anything, and sums must fit a column.
 
 
 class Cost(Struct, frozen=True):
@@ -48,6 +49,13 @@ class Sums(Struct, frozen=True, kw_only=True):
 
 
 NOTHING: Final = Sums()
+
+
+def summed(items: Iterable[Sums]) -> Sums:
+    """All of them added up; for the thousand answers of a segment a tenth of the time of `plus`."""
+    columns = zip(*map(astuple, items), strict=True)
+    totals = map(sum, columns)
+    return Sums(**dict(zip(Sums.__struct_fields__, totals, strict=False)))
 
 
 class Used(Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from overnight.ports.clock import Clock, SystemClock
 from overnight.store.usage import Entry, UsageStore
 from overnight.wire.message import Usage
 
-BATCH, STANDARD = "batch", "standard"
+STANDARD: Final = "standard"  # The service tier of people who wait.
 MEASURED_MS: Final = 7 * DAY_MS  # How far back own hardware is looked at: a week has all hours of a load.
 
 

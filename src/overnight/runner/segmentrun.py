@@ -4,14 +4,14 @@ No I/O here: the pool runs the requests, the recorder makes the lines durable, t
 """
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from overnight.core.batch import Tally
 from overnight.core.lease import Lease
 from overnight.core.tokens import Tokens
-from overnight.core.usage import CAUSE_CHARACTERS_MAX, CAUSES_MAX, NOTHING, Bill, Cause, Sums, Used
+from overnight.core.usage import CAUSE_CHARACTERS_MAX, CAUSES_MAX, OTHER_CAUSES, Bill, Cause, Sums, Used, summed
 from overnight.ports.tracer import NO_SPAN, Span
 from overnight.runner.charges import Charges
 from overnight.store.control import LeasedSegment
@@ -159,12 +159,12 @@ class SegmentRun:
 
     def bill(self) -> Bill:
         """What its answers took, and why others came to nothing."""
-        used: dict[tuple[str, str], Sums] = {}
+        used = defaultdict[tuple[str, str], list[Sums]](list)
         for model, took in self._took:
-            used[model, took.engine] = used.get((model, took.engine), NOTHING).plus(took.sums)
+            used[model, took.engine].append(took.sums)
         return Bill(
             used=tuple(
-                Used(model=model, engine=engine, service_tier="batch", sums=sums)
+                Used(model=model, engine=engine, service_tier="batch", sums=summed(sums))
                 for (model, engine), sums in sorted(used.items())
             ),
             causes=tuple(
@@ -190,9 +190,9 @@ class SegmentRun:
             self._took.append((work.model, took))
         elif kind == "errored":
             error = result.read_error(line)
-            key = (error.type, error.message[:CAUSE_CHARACTERS_MAX])
+            key = (error.type[:CAUSE_CHARACTERS_MAX], error.message[:CAUSE_CHARACTERS_MAX])
             if key not in self._causes and len(self._causes) >= CAUSES_MAX:
-                key = (error.type, "(others)")
+                key = OTHER_CAUSES
             self._causes[key] += 1
             self._examples.setdefault(key, work.custom_id)
 

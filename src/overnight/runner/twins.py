@@ -25,9 +25,7 @@ class Twins:
         """`on_orphans` is given the followers of a leader that will have no row for them."""
         self._on_orphans = on_orphans
         self._leaders: dict[bytes, Work] = {}
-        self._recent: OrderedDict[bytes, tuple[Kind, bytes, Took | None]] = (
-            OrderedDict()
-        )  # Rows of leaders, the oldest first.
+        self._recent = OrderedDict[bytes, tuple[Kind, bytes, Took | None]]()  # Rows of leaders, the oldest first.
         self._recent_bytes = 0
 
     def unasked(self, works: Iterable[Work]) -> list[Work]:
