@@ -72,11 +72,12 @@ def _nano(counts: Sums, prices: Prices) -> int:
 
 
 def _usd_micro(counts: Sums, prices: Prices) -> Decimal:
-    return (
-        counts.input_tokens * prices.input
-        + counts.output_tokens * prices.output
-        + counts.cache_read_tokens * prices.cache_read
-        + counts.cache_write_5m_tokens * prices.cache_write
-        + counts.cache_write_1h_tokens * prices.cache_write_1h
-        + counts.web_searches * prices.web_searches * (_NANO_OF_THOUSAND // _NANO_OF_MTOK)
+    terms = (
+        (counts.input_tokens, prices.input),
+        (counts.output_tokens, prices.output),
+        (counts.cache_read_tokens, prices.cache_read),
+        (counts.cache_write_5m_tokens, prices.cache_write),
+        (counts.cache_write_1h_tokens, prices.cache_write_1h),
+        (counts.web_searches * (_NANO_OF_THOUSAND // _NANO_OF_MTOK), prices.web_searches),
     )
+    return sum((count * price for count, price in terms if count), Decimal(0))  # Most are 0, and decimals are slow.

@@ -64,7 +64,7 @@ class Charges:
         self._clock = clock or SystemClock()
         self._tariffs, self._price_list = dict(tariffs or {}), tuple(price_list)
         self._rates: dict[tuple[str, str], Rate | None] = {}  # Of this day, by engine and model.
-        self._day = ""
+        self._day = 0  # Since the epoch.
         self._measured: Mapping[tuple[str, str], Sums] = {}  # By engine and model.
         self._people: dict[tuple[WorkspaceId, str, str, str], Sums] = {}
         self._changed = asyncio.Event()
@@ -117,7 +117,7 @@ class Charges:
     def _rate(self, engine: str, model: str) -> Rate | None:
         """Of a model as the engine calls it; as everybody does, if the engine is ""."""
         now_ms = self._clock.now_ms()
-        day = day_of(now_ms)
+        day = now_ms // limits.DAY_MS
         if day != self._day or len(self._rates) >= limits.PRICES_MAX:
             self._day = day
             self._rates.clear()
@@ -129,7 +129,7 @@ class Charges:
         tariff = self._tariffs.get(engine, NO_TARIFF)
         if tariff.is_own or model in tariff.prices:  # The price list is about names, and ours takes any name.
             return tariff.prices.get(model)
-        told = prices.listed(self._price_list, model, day=self._day)
+        told = prices.listed(self._price_list, model, day=day_of(now_ms))
         return told or prices.known(model, at=datetime.fromtimestamp(now_ms / 1000, UTC))
 
     def warm(self) -> None:
