@@ -25,6 +25,17 @@ _THEIRS = WorkspaceId("wrkspc_01theirs")
 _PUBLIC = "https://8.8.8.8/hook"  # No name has to be looked up for it, and nothing is sent.
 
 
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path) -> None:
+    """A data directory that is there: making one would be said."""
+
+    async def main() -> None:
+        async with open_beside(tmp_path, World()):
+            pass
+
+    asyncio.run(main())
+
+
 def called(data: Path, *arguments: str, private: bool = True, **environment: str) -> Printed:
     given = {"OVERNIGHT_DATA": str(data), **environment}
     if private:
@@ -229,13 +240,13 @@ def test_tls_is_verified_for_the_name_in_the_url(tmp_path: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     environment = {
-        "OVERNIGHT_DATA": str(tmp_path / "data"),
+        "OVERNIGHT_DATA": str(tmp_path),
         "OVERNIGHT_HOOKS_TO_PRIVATE_ADDRESSES": "true",
         "SSL_CERT_FILE": str(certificate),
     }
     with running_receiver(context=context) as receiver:
         printed = [
-            overnight("hooks", "test", made(tmp_path / "data", url)["id"], environment=environment)
+            overnight("hooks", "test", made(tmp_path, url)["id"], environment=environment)
             for url in (f"https://localhost:{receiver.port}/", f"https://127.0.0.1:{receiver.port}/")
         ]
         assert len(receiver.got) == 1
@@ -243,3 +254,20 @@ def test_tls_is_verified_for_the_name_in_the_url(tmp_path: Path) -> None:
         (0, "HTTP 204\n"),
         (1, "its TLS certificate is not valid\n"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"), [("list", "overnight hooks create URL"), ("deliveries", "hooks test HOOK")]
+)
+def test_an_empty_list_says_what_to_do_and_prints_no_line(verb: str, said: str, tmp_path: Path) -> None:
+    add_workspace(tmp_path / "data")
+    printed = called(tmp_path / "data", verb)
+    assert (printed.code, printed.out) == (0, "")
+    assert said in printed.err
+
+
+def test_a_directory_that_is_not_there_is_named_and_not_made(tmp_path: Path) -> None:
+    printed = called(tmp_path / "data", "list")
+    assert (printed.code, printed.out) == (2, "")
+    assert "there is no data directory" in printed.err
+    assert not (tmp_path / "data").exists()

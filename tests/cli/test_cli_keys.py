@@ -208,3 +208,10 @@ def test_help_shows_how_they_are_used() -> None:
     said = inside("keys", "--help").out
     for word in ("create", "list", "revoke", "rotate", "--expires 90d", "--overlap 24h"):
         assert word in said
+
+
+def test_without_a_key_the_list_says_who_is_let_in(data: Path) -> None:
+    assert inside("workspaces", "create", "research", environment={"OVERNIGHT_DATA": str(data)}).code == 0
+    printed = keys(data, "list")
+    assert (printed.code, printed.out) == (0, "")
+    assert "everybody on this machine is let in" in printed.err

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 import msgspec
 
+from overnight.cli.beside import in_store
 from overnight.cli.joboptions import printable
 from overnight.cli.settings import settings_from
 from overnight.core import hook as hooks_
@@ -20,7 +21,7 @@ from overnight.ports.world import World
 from overnight.runner.hooks import NewHook, new_hook, tried
 from overnight.runner.outward import Outward
 from overnight.server.config import Settings
-from overnight.store.store import Store, open_beside
+from overnight.store.store import Store
 from overnight.wire.batch import rfc3339
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -88,7 +89,7 @@ def create(
         await store.hooks.add(found.hook, found.secret)
         return found
 
-    hook, secret = _with_store(settings, world, made)
+    hook, secret = _with_store(settings, made, makes=True)
     if is_json:
         click.echo(_json({**_shown(hook), "secret": hooks_.secret_text(secret)}))
         return
@@ -108,7 +109,10 @@ def list_(workspace: str | None, is_json: bool, file: Path | None, data: str | N
     async def listed(store: Store) -> list[Hook]:
         return await store.hooks.hooks(await _workspace(store, settings, workspace) if workspace else None)
 
-    for hook in _with_store(settings, World(), listed):
+    found = _with_store(settings, listed)
+    if not found:
+        click.echo("There are no hooks; `overnight hooks create URL` makes one.", err=True)
+    for hook in found:
         line = f"{hook.id}  {hook.workspace}  {','.join(hook.events)}  {hook.url}"
         click.echo(_json(_shown(hook)) if is_json else printable(line))
 
@@ -118,7 +122,7 @@ def list_(workspace: str | None, is_json: bool, file: Path | None, data: str | N
 @_place_options
 def delete(hook_id: str, file: Path | None, data: str | None) -> None:
     """Remove a hook, and what was on its way to it."""
-    _with_store(_settings(file, data), World(), lambda store: store.hooks.remove(hook_id))
+    _with_store(_settings(file, data), lambda store: store.hooks.remove(hook_id))
     click.echo(f"{hook_id} is removed.")
 
 
@@ -128,7 +132,7 @@ def delete(hook_id: str, file: Path | None, data: str | None) -> None:
 def test(hook_id: str, file: Path | None, data: str | None) -> None:
     """Post an event of type hook.test now, once, and print what comes back. Exit code 1 if it was not taken."""
     settings, world = _settings(file, data), World()
-    hook, secret = _with_store(settings, world, lambda store: store.hooks.find(hook_id))
+    hook, secret = _with_store(settings, lambda store: store.hooks.find(hook_id))
     heard = asyncio.run(tried(hook, secret, outward=_outward(settings, world), world=world))
     click.echo(f"HTTP {heard.status}" if heard.status else printable(heard.trouble))
     if heard.beginning:
@@ -160,7 +164,10 @@ def deliveries(
         only = await _workspace(store, settings, workspace) if workspace else None
         return await store.hooks.deliveries(workspace=only, hook_id=hook_id, status=status, limit=limit)
 
-    for item in _with_store(settings, World(), listed):
+    found = _with_store(settings, listed)
+    if not found:
+        click.echo("Nothing of that kind was sent or waits; `overnight hooks test HOOK` sends something.", err=True)
+    for item in found:
         click.echo(_json(_told(item)) if is_json else printable(_line(item)))
 
 
@@ -176,7 +183,7 @@ def resend(delivery_ids: Sequence[str], file: Path | None, data: str | None) -> 
             await store.hooks.resend(delivery_id, now_ms=world.clock.now_ms())
             click.echo(f"{delivery_id} is due now.")
 
-    _with_store(_settings(file, data), world, resent)
+    _with_store(_settings(file, data), resent)
 
 
 def _settings(file: Path | None, data: str | None) -> Settings:
@@ -187,12 +194,8 @@ def _outward(settings: Settings, world: World) -> Outward:
     return Outward(world.clock, to_private=settings.hooks_to_private_addresses)
 
 
-def _with_store(settings: Settings, world: World, do: Callable[[Store], Awaitable[T]]) -> T:
-    async def opened() -> T:
-        async with open_beside(Path(settings.data), world) as store:
-            return await do(store)
-
-    return asyncio.run(opened())
+def _with_store(settings: Settings, do: Callable[[Store], Awaitable[T]], *, makes: bool = False) -> T:
+    return in_store(Path(settings.data), lambda store, world: do(store), makes=makes)
 
 
 async def _workspace(store: Store, settings: Settings, asked: str | None, *, is_new: bool = False) -> WorkspaceId:

@@ -106,6 +106,11 @@ def list_(root: Path, is_json: bool) -> None:
     if is_json:
         show_json([_as_json(key, _workspace_of(access, key), now_ms) for key in access.keys])
         return
+    if not access.keys:
+        click.echo(
+            "There are no keys: everybody on this machine is let in. `overnight keys create` makes one.", err=True
+        )
+        return
     show_table(
         ["id", "key", "name", "workspace", "role", "created", "expires", "state"],
         [
