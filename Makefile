@@ -23,8 +23,8 @@ demo: setup ## from nothing to five invoices, some tickets and reviews
 	$(BIN)/overnight demo
 
 # Three processes for two cores: many tests wait for other programs.
-FIRST := tests/jobs tests/crash
-SECOND := tests/conformance tests/cli tests/docs
+FIRST := tests/jobs
+SECOND := tests/conformance tests/cli tests/docs tests/crash
 # Only by `make test-long` and `make test-console`, so that CI stays below half an hour.
 SLOW := tests/faults $(addprefix tests/console/browser/test_browser_,access.py actions.py live.py)
 
